@@ -1,0 +1,76 @@
+/* The only door to what computes: memory, streams, events and the operations of kernels/ops.h.
+ *
+ * Work is put on a stream and done later, in the stream's order; two streams are ordered by events only. An operation
+ * that fails marks its stream; the next stream_sync on it returns the status. Devices:
+ *   cpu     memory of the process; each stream is a worker thread; kernels by instruction set
+ *   strict  the cpu kernels behind separate memory: weights are lent as copies and spoiled with NaN on return, memory
+ *           starts as NaN, and work is done only when somebody waits for it. Finds stale pointers and missing waits.
+ *   plain   the slow, readable kernels (tests) */
+#ifndef DYPE_DEVICE_H
+#define DYPE_DEVICE_H
+
+#include "ops.h"
+
+typedef enum device_kind { DEVICE_CPU = 0, DEVICE_STRICT, DEVICE_PLAIN } device_kind;
+
+typedef struct device device;
+typedef struct stream stream; /* used by one caller at a time */
+typedef struct event event;
+
+typedef struct device_opts {
+    device_kind kind;
+    cpu_isa     isa;       /* at most the best of the processor */
+    int         n_threads; /* of each operation, at least 1 */
+    size_t      limit_bytes; /* 0: none; else device_alloc refuses beyond it */
+} device_opts;
+#define DEVICE_OPTS_INIT ((device_opts){.kind = DEVICE_CPU, .isa = cpu_isa_best(), .n_threads = 1})
+
+status device_open(device **out, const device_opts *opts);
+void   device_close(device *dev); /* accepts NULL; streams and memory of the device must be closed before */
+const char *device_name(const device *dev); /* "cpu (avx2)"; lent */
+
+/* Memory, 64-byte aligned. `what` names it in errors. */
+status device_alloc(device *dev, size_t bytes, const char *what, void **out);
+void   device_free(device *dev, void *ptr); /* accepts NULL; no work that uses it may be pending */
+size_t device_peak_bytes(const device *dev);
+
+/* Lends host memory (mapped weights) to the work that follows on s; *out is its address on the device. The host memory
+ * must stay until stream_return, itself in stream order, gives it back. Free of cost where memory is shared. */
+status stream_lend(stream *s, const void *host, size_t bytes, const void **out);
+status stream_return(stream *s, const void *ptr);
+
+status stream_open(stream **out, device *dev);
+void   stream_close(stream *s); /* waits for its work; accepts NULL */
+device *stream_device(const stream *s);
+
+/* Copies in stream order. Host memory must stay as it is until the work is done. */
+status stream_copy_in(stream *s, void *dst, const void *host, size_t bytes);
+status stream_copy_out(stream *s, void *host, const void *src, size_t bytes);
+status stream_copy(stream *s, void *dst, const void *src, size_t bytes);
+
+/* Runs fn(args) on the host in stream order; args (at most STREAM_ARGS_BYTES) are copied now. */
+enum { STREAM_ARGS_BYTES = 256 };
+status stream_call(stream *s, status (*fn)(void *args), const void *args, size_t bytes);
+
+/* Waits until everything put on s is done; the first failure since the last sync, or ST_OK. */
+status stream_sync(stream *s);
+
+/* An event marks the point of a stream reached at record; a later record moves it. */
+status event_open(event **out, device *dev);
+void   event_close(event *e); /* accepts NULL */
+status event_record(event *e, stream *s);
+status stream_wait(stream *s, event *e); /* work put on s from now on starts after e's last record; no-op if none */
+
+/* The operations: stream_linear(s, &args), stream_attention(s, &args), ... Arguments are copied. */
+#define DEVICE_OP(op) status stream_##op(stream *s, const op##_args *args);
+KERNEL_OPS(DEVICE_OP)
+#undef DEVICE_OP
+
+/* Counts since device_open, for the assertions of tests and the planner: calls and multiply-adds times 2. */
+typedef struct device_counts {
+    int64_t n_calls;
+    double  flops;
+} device_counts;
+device_counts device_count(const device *dev);
+
+#endif
