@@ -216,6 +216,7 @@ typedef struct to_u8_args {
 } to_u8_args;
 
 enum {
+    ROW_TILE = 64,    /* rows of one matrix product, and of the sequence's tile grid */
     KEY_TILE = 64,    /* keys per step of the online softmax */
     CONV_TILE_H = 8,  /* output rows and columns per convolution tile */
     CONV_TILE_W = 32
