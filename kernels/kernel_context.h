@@ -23,8 +23,11 @@ status kernel_context_open(kernel_context **out, cpu_isa isa, int n_threads);
 void   kernel_context_close(kernel_context *ctx); /* accepts NULL */
 
 /* 64-byte aligned memory of one thread (or SCRATCH_SHARED), lent until the next call with the same thread; contents are
- * arbitrary. It only grows, so that repeated shapes allocate nothing. Each thread asks for its own, also inside a
- * parallel region. NULL, with the error set, when there is no memory. */
+ * arbitrary. It only grows, so that repeated shapes allocate nothing. NULL, with the error set, when there is no memory. */
 void *kernel_scratch(kernel_context *ctx, int thread, size_t bytes);
+
+/* Makes sure of that many bytes for every thread, so that kernel_scratch cannot fail in the parallel region that
+ * follows (an error set by a thread of the team would be lost). */
+status kernel_scratch_team(kernel_context *ctx, size_t bytes);
 
 #endif
