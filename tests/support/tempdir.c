@@ -1,0 +1,37 @@
+#include "tempdir.h"
+
+#include <errno.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+status tempdir_open(char path[TEMPDIR_PATH])
+{
+    const char *base = getenv("TMPDIR");
+    int n = snprintf(path, TEMPDIR_PATH, "%s/dype-test-XXXXXX", base != NULL ? base : "/tmp");
+    if (n >= TEMPDIR_PATH) return err_set(ST_OUTPUT, "tempdir: $TMPDIR is too long");
+    if (mkdtemp(path) == NULL) return err_set(ST_OUTPUT, "tempdir: %s: %s", path, strerror(errno));
+    return ST_OK;
+}
+
+static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *walk)
+{
+    (void)info, (void)kind, (void)walk;
+    return remove(path);
+}
+
+void tempdir_close(const char *path)
+{
+    nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+status tempdir_write(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "wb");
+    if (file == NULL) return err_set(ST_OUTPUT, "%s: %s", path, strerror(errno));
+    size_t n = strlen(text);
+    int bad = fwrite(text, 1, n, file) != n;
+    bad |= fclose(file) != 0;
+    return bad ? err_set(ST_OUTPUT, "%s: not written", path) : ST_OK;
+}
