@@ -14,12 +14,10 @@
 
 #include <stdint.h>
 
+#include "ops.h" /* ROW_TILE */
 #include "status.h"
 
-enum {
-    ROW_TILE = 64, /* rows of the sequence per tile */
-    PATCH = 2      /* latent rows and columns per token */
-};
+enum { PATCH = 2 }; /* latent rows and columns per token */
 
 typedef struct geometry {
     int32_t width, height;      /* px that come out: what was asked, floored to whole tokens */
