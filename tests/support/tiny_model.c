@@ -21,7 +21,7 @@ static const tiny_model models[] = {
      .dynamic_shift = true,
      .shift = 3.0,
      .transformer = {64, 2, 2, 128, 2, {16, 56, 56}, 48, 32, true},
-     .vae = {16, 4, {16, 24, 32, 32}, 2, 8, 0.3611, 0.1159, false, false},
+     .vae = {16, 4, {16, 24, 32, 32}, 2, 8, 0.3611, 0.1159, false},
      .clip = {514, 32, 64, 2, 4, 2},
      .t5 = {320, 48, 16, 3, 96, 2}},
     {.seed = 1002,
@@ -30,7 +30,7 @@ static const tiny_model models[] = {
      .dynamic_shift = false,
      .shift = 1.0,
      .transformer = {16, 1, 2, 64, 3, {8, 28, 28}, 40, 24, false},
-     .vae = {4, 2, {16, 24}, 1, 4, 0.18215, 0.0625, false, true},
+     .vae = {4, 2, {16, 24}, 1, 4, 0.18215, 0.0625, true},
      .clip = {520, 24, 80, 3, 2, 513},
      .t5 = {320, 40, 24, 3, 56, 3}},
     {.seed = 1003,
@@ -39,8 +39,8 @@ static const tiny_model models[] = {
      .dynamic_shift = true,
      .shift = 3.0,
      .transformer = {32, 1, 1, 32, 5, {8, 12, 12}, 20, 12, true},
-     .vae = {8, 3, {12, 12, 18}, 1, 6, 0.5, 0.0, true, false},
-     .clip = {514, 12, 20, 1, 1, 2},
+     .vae = {8, 3, {12, 12, 18}, 1, 6, 0.5, 0.03125, false},
+     .clip = {520, 12, 20, 1, 1, 2},
      .t5 = {320, 20, 8, 5, 28, 1}},
     {.seed = 1004,
      .type = DT_F32,
@@ -48,7 +48,7 @@ static const tiny_model models[] = {
      .dynamic_shift = true,
      .shift = 3.0,
      .transformer = {16, 1, 0, 32, 2, {8, 12, 12}, 24, 16, false},
-     .vae = {4, 1, {8}, 1, 2, 1.0, 0.0, false, false},
+     .vae = {4, 1, {8}, 1, 2, 1.0, 0.0, false},
      .clip = {514, 16, 24, 1, 2, 2},
      .t5 = {320, 24, 8, 2, 32, 1}},
     {.seed = 1005,
@@ -57,14 +57,20 @@ static const tiny_model models[] = {
      .dynamic_shift = false,
      .shift = 1.0,
      .transformer = {16, 0, 1, 32, 1, {4, 12, 16}, 24, 16, true},
-     .vae = {4, 4, {8, 8, 16, 16}, 1, 8, 0.75, 0.25, false, true},
+     .vae = {4, 4, {8, 8, 16, 16}, 1, 8, 0.75, 0.25, true},
      .clip = {514, 16, 24, 1, 2, 2},
      .t5 = {320, 24, 8, 2, 32, 1}},
+    {.seed = 1006,
+     .type = DT_BF16,
+     .shards = 1,
+     .dynamic_shift = true,
+     .shift = 3.0,
+     .transformer = {64, 1, 1, 128, 24, {16, 56, 56}, 4096, 768, true}},
 };
 
 tiny_model tiny_model_get(char which)
 {
-    assert(which >= 'a' && which <= 'e');
+    assert(which >= 'a' && which <= 'f');
     return models[which - 'a'];
 }
 
@@ -390,19 +396,18 @@ static status write_vae(const tiny_model *m, const char *dir)
 {
     const tiny_vae *c = &m->vae;
     weights w = {0};
-    char config[2048], widths[64] = "", shift[32] = "null", down[256], up[256];
+    char config[2048], widths[64] = "", down[256], up[256];
     for (int i = 0, at = 0; i < c->n_levels; i++)
         at += snprintf(widths + at, sizeof(widths) - (size_t)at, "%s%d", i > 0 ? ", " : "", c->widths[i]);
-    if (!c->no_shift) snprintf(shift, sizeof(shift), "%.17g", c->shift_factor);
     repeat(down, sizeof(down), c->n_levels, "DownEncoderBlock2D");
     repeat(up, sizeof(up), c->n_levels, "UpDecoderBlock2D");
     snprintf(config, sizeof(config),
              "{\"_class_name\": \"AutoencoderKL\", \"act_fn\": \"silu\", \"in_channels\": 3, \"out_channels\": 3,\n"
              " \"latent_channels\": %d, \"block_out_channels\": [%s], \"layers_per_block\": %d,\n"
-             " \"norm_num_groups\": %d, \"scaling_factor\": %.17g, \"shift_factor\": %s, \"use_quant_conv\": %s,\n"
+             " \"norm_num_groups\": %d, \"scaling_factor\": %.17g, \"shift_factor\": %.17g, \"use_quant_conv\": %s,\n"
              " \"use_post_quant_conv\": %s, \"mid_block_add_attention\": true, \"force_upcast\": true,\n"
              " \"sample_size\": 64, \"down_block_types\": [%s],\n \"up_block_types\": [%s]}\n",
-             c->latent_channels, widths, c->layers_per_block, c->groups, c->scaling_factor, shift,
+             c->latent_channels, widths, c->layers_per_block, c->groups, c->scaling_factor, c->shift_factor,
              c->post_quant ? "true" : "false", c->post_quant ? "true" : "false", down, up);
     list_vae(&w, c);
     return write_part(m, dir, "vae", "diffusion_pytorch_model", 1, config, &w);

@@ -29,7 +29,6 @@ typedef struct tiny_vae {
     int layers_per_block;
     int groups; /* norm_num_groups */
     double scaling_factor, shift_factor;
-    bool no_shift;   /* shift_factor is null */
     bool post_quant; /* use_post_quant_conv */
 } tiny_vae;
 
@@ -54,12 +53,13 @@ typedef struct tiny_model {
     tiny_t5 t5;
 } tiny_model;
 
-/* The models of the vector files, 'a' to 'e' (tests/vectors/tiny_models.py):
+/* The models of the vector files, 'a' to 'f' (tests/vectors/tiny_models.py):
  * a  FLUX.1-dev in small: heads 2 x 128, guidance, 2 + 2 blocks, VAE of 4 levels, BF16
  * b  schnell in small: heads 3 x 64, no guidance, 1 + 2 blocks, VAE of 2 levels with post_quant_conv, BF16
  * c  odd numbers: heads 5 x 32, 1 + 1 blocks, VAE of 3 levels, F16
  * d  a double block alone, VAE of 1 level, F32
- * e  a single block alone, one head, F32 */
+ * e  a single block alone, one head, VAE of 4 levels with post_quant_conv, F32
+ * f  not tiny: one block of each kind in the widths of FLUX.1-dev, BF16, transformer only (1.1 GB) */
 tiny_model tiny_model_get(char which);
 
 /* Parts of a folder, to be or'ed. TINY_TOKENIZERS: a CLIP vocabulary of all bytes with no merges, and the SentencePiece

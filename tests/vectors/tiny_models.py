@@ -66,8 +66,8 @@ TINY = {
     "c": dict(  # odd numbers, stored in F16
         seed=1003, dtype=torch.float16, scheduler=DEV_SCHEDULER,
         transformer=transformer(32, 1, 1, 32, 5, [8, 12, 12], 20, 12, True),
-        vae=vae(8, [12, 12, 18], 1, 6, 0.5, None, False),
-        clip=clip(514, 12, 20, 1, 1, 2), t5=t5(320, 20, 8, 5, 28, 1),
+        vae=vae(8, [12, 12, 18], 1, 6, 0.5, 0.03125, False),
+        clip=clip(520, 12, 20, 1, 1, 2), t5=t5(320, 20, 8, 5, 28, 1),
     ),
     "d": dict(  # a double block alone, stored in F32
         seed=1004, dtype=torch.float32, scheduler=DEV_SCHEDULER,
@@ -82,6 +82,12 @@ TINY = {
         clip=clip(514, 16, 24, 1, 2, 2), t5=t5(320, 24, 8, 2, 32, 1),
     ),
 }
+
+# The widths of FLUX.1-dev, one block of each kind: `make_vectors.py --full-width` only.
+FULL_WIDTH = dict(
+    seed=1006, dtype=torch.bfloat16, scheduler=DEV_SCHEDULER,
+    transformer=transformer(64, 1, 1, 128, 24, [16, 56, 56], 4096, 768, True),
+)
 
 
 def stored_tensors(module):
@@ -109,7 +115,7 @@ def weight_sum(module, stored):
 
 
 def make_transformer(which):
-    model = TINY[which]
+    model = TINY[which] if which in TINY else FULL_WIDTH
     return fill(FluxTransformer2DModel(**model["transformer"]), model["seed"], model["dtype"])
 
 
