@@ -11,6 +11,11 @@ status err_set(status st, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(message, sizeof(message), fmt, ap);
     va_end(ap);
+    /* Names in a message come from files: they must not drive the terminal. */
+    for (char *c = message; *c != '\0'; c++) {
+        if ((unsigned char)*c < 0x20 && *c != '\n') *c = '?';
+        if (*c == 0x7f) *c = '?';
+    }
     return st;
 }
 
