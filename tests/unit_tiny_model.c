@@ -49,7 +49,8 @@ static void counter_has_the_bits_of_the_reference(void **state)
     for (size_t i = 0; i < sizeof(weights) / sizeof(weights[0]); i++) {
         int n_dims = 0;
         int64_t n = 1;
-        while (n_dims < 4 && weights[i].shape[n_dims] > 0) n *= weights[i].shape[n_dims++];
+        while (n_dims < 4 && weights[i].shape[n_dims] > 0)
+            n *= weights[i].shape[n_dims++];
         const counter c = counter_weight(1001, weights[i].name, weights[i].shape, n_dims);
         const int64_t at[3] = {0, 1, n - 1};
         for (int k = 0; k < 3; k++) {
@@ -64,9 +65,9 @@ static void counter_has_the_bits_of_the_reference(void **state)
 static void folders_hold_the_reference_weights(void **state)
 {
     (void)state;
-    static const char *const files[] = {
-        "transformer/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
-        "text_encoder/model.safetensors", "text_encoder_2/model.safetensors"};
+    static const char *const files[] = {"transformer/diffusion_pytorch_model.safetensors",
+                                        "vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors",
+                                        "text_encoder_2/model.safetensors"};
     for (size_t i = 0; i < sizeof(sums) / sizeof(sums[0]); i++) {
         const tiny_model model = tiny_model_get(sums[i].which);
         char dir[TEMPDIR_PATH], path[1024];
@@ -133,10 +134,8 @@ static void distances_are_what_they_say(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(counter_has_the_bits_of_the_reference),
-        cmocka_unit_test(folders_hold_the_reference_weights),
-        cmocka_unit_test(shards_hold_the_same_tensors),
-        cmocka_unit_test(writing_where_a_model_is_fails),
+        cmocka_unit_test(counter_has_the_bits_of_the_reference), cmocka_unit_test(folders_hold_the_reference_weights),
+        cmocka_unit_test(shards_hold_the_same_tensors),          cmocka_unit_test(writing_where_a_model_is_fails),
         cmocka_unit_test(distances_are_what_they_say),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

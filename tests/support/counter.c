@@ -7,7 +7,8 @@
 static uint64_t fnv1a64(const char *text)
 {
     uint64_t h = 0xcbf29ce484222325u;
-    for (; *text != '\0'; text++) h = (h ^ (unsigned char)*text) * 0x100000001b3u;
+    for (; *text != '\0'; text++)
+        h = (h ^ (unsigned char)*text) * 0x100000001b3u;
     return h;
 }
 
@@ -35,7 +36,8 @@ counter counter_weight(uint64_t seed, const char *name, const int64_t *shape, in
         /* T5 does not divide its scores by sqrt(d_kv). */
         double gain = ends_with(name, "SelfAttention.q.weight") ? 0.5 : 1.0;
         int64_t fan_in = 1;
-        for (int i = 1; i < n_dims; i++) fan_in *= shape[i];
+        for (int i = 1; i < n_dims; i++)
+            fan_in *= shape[i];
         c.scale = (float)(gain * sqrt(3.0 / (double)fan_in));
     }
     return c;

@@ -178,8 +178,10 @@ static void list_transformer(weights *w, const tiny_transformer *c)
     for (int i = 0; i < c->num_single_layers; i++) {
         snprintf(p, sizeof(p), "single_transformer_blocks.%d.", i);
         add_linear(w, 3 * d, d, p, "norm.linear");
-        for (int j = 0; j < 3; j++) add_linear(w, d, d, p, image[j]);
-        for (int j = 0; j < 2; j++) add_1d(w, c->head_dim, "%s%s.weight", p, norms[j]);
+        for (int j = 0; j < 3; j++)
+            add_linear(w, d, d, p, image[j]);
+        for (int j = 0; j < 2; j++)
+            add_1d(w, c->head_dim, "%s%s.weight", p, norms[j]);
         add_linear(w, f, d, p, "proj_mlp");
         add_linear(w, d, d + f, p, "proj_out");
     }
@@ -206,7 +208,8 @@ static void list_vae(weights *w, const tiny_vae *c)
     add_conv(w, top, c->latent_channels, 3, "decoder.", "conv_in");
     list_resnet(w, top, top, "decoder.mid_block.resnets.0.");
     add_norm(w, top, "decoder.mid_block.attentions.0.", "group_norm");
-    for (int j = 0; j < 4; j++) add_linear(w, top, top, "decoder.mid_block.attentions.0.", attention[j]);
+    for (int j = 0; j < 4; j++)
+        add_linear(w, top, top, "decoder.mid_block.attentions.0.", attention[j]);
     list_resnet(w, top, top, "decoder.mid_block.resnets.1.");
     int64_t in = top;
     for (int i = 0; i < c->n_levels; i++) {
@@ -236,7 +239,8 @@ static void list_clip(weights *w, const tiny_clip *c)
         add_linear(w, c->intermediate, c->hidden, p, "mlp.fc1");
         add_linear(w, c->hidden, c->intermediate, p, "mlp.fc2");
         snprintf(p, sizeof(p), "text_model.encoder.layers.%d.self_attn.", i);
-        for (int j = 0; j < 4; j++) add_linear(w, c->hidden, c->hidden, p, attention[j]);
+        for (int j = 0; j < 4; j++)
+            add_linear(w, c->hidden, c->hidden, p, attention[j]);
     }
     add_norm(w, c->hidden, "text_model.", "final_layer_norm");
 }
@@ -262,7 +266,8 @@ static void list_t5(weights *w, const tiny_t5 *c)
 static int64_t weight_count(const weight *t)
 {
     int64_t n = 1;
-    for (int i = 0; i < t->n_dims; i++) n *= t->shape[i];
+    for (int i = 0; i < t->n_dims; i++)
+        n *= t->shape[i];
     return n;
 }
 
@@ -280,10 +285,17 @@ static uint16_t f32_to_f16(float f)
 static void store(void *out, dtype type, float value, int64_t i)
 {
     switch (type) {
-    case DT_F32: ((float *)out)[i] = value; break;
-    case DT_BF16: ((uint16_t *)out)[i] = f32_to_bf16(value); break;
-    case DT_F16: ((uint16_t *)out)[i] = f32_to_f16(value); break;
-    default: assert(!"tiny models are stored in F32, BF16 or F16");
+    case DT_F32:
+        ((float *)out)[i] = value;
+        break;
+    case DT_BF16:
+        ((uint16_t *)out)[i] = f32_to_bf16(value);
+        break;
+    case DT_F16:
+        ((uint16_t *)out)[i] = f32_to_f16(value);
+        break;
+    default:
+        assert(!"tiny models are stored in F32, BF16 or F16");
     }
 }
 
@@ -308,7 +320,8 @@ static status write_tensors(const char *path, const weights *w, int first, int s
         most = n_bytes > most ? n_bytes : most;
     }
     header[length++] = '}';
-    while (length % 8 != 0) header[length++] = ' ';
+    while (length % 8 != 0)
+        header[length++] = ' ';
     data = malloc(most);
     if (data == NULL || fwrite(&(uint64_t){length}, 8, 1, file) != 1 || fwrite(header, 1, length, file) != length)
         goto done;
@@ -316,7 +329,8 @@ static status write_tensors(const char *path, const weights *w, int first, int s
         const weight *t = &w->at[i];
         const counter c = counter_weight(seed, t->name, t->shape, t->n_dims);
         const int64_t n = weight_count(t);
-        for (int64_t k = 0; k < n; k++) store(data, type, counter_value(&c, k), k);
+        for (int64_t k = 0; k < n; k++)
+            store(data, type, counter_value(&c, k), k);
         if (fwrite(data, dtype_bytes(type), (size_t)n, file) != (size_t)n) goto done;
     }
     st = ST_OK;
@@ -332,7 +346,8 @@ static status write_index(const char *dir, const char *stem, const weights *w, i
 {
     char path[PATH_BYTES];
     long long total = 0;
-    for (int i = 0; i < w->n; i++) total += (long long)(weight_count(&w->at[i]) * (int64_t)dtype_bytes(type));
+    for (int i = 0; i < w->n; i++)
+        total += (long long)(weight_count(&w->at[i]) * (int64_t)dtype_bytes(type));
     snprintf(path, sizeof(path), "%s/%s.safetensors.index.json", dir, stem);
     FILE *file = fopen(path, "wb");
     if (file == NULL) return err_set(ST_OUTPUT, "%s: %s", path, strerror(errno));
@@ -472,7 +487,8 @@ static int byte_symbols(int code[256])
     int n = 0;
     for (int b = 0; b < 256; b++)
         if ((b >= 0x21 && b <= 0x7e) || (b >= 0xa1 && b <= 0xac) || b >= 0xae) code[n++] = b;
-    for (int c = 0x100; n < 256; c++) code[n++] = c;
+    for (int c = 0x100; n < 256; c++)
+        code[n++] = c;
     return n;
 }
 
@@ -535,15 +551,14 @@ fail:
 
 status tiny_model_write(const tiny_model *m, int parts, const char *dir)
 {
-    static const char index[] =
-        "{\"_class_name\": \"FluxPipeline\", \"_diffusers_version\": \"0.39.0\",\n"
-        " \"scheduler\": [\"diffusers\", \"FlowMatchEulerDiscreteScheduler\"],\n"
-        " \"text_encoder\": [\"transformers\", \"CLIPTextModel\"],\n"
-        " \"text_encoder_2\": [\"transformers\", \"T5EncoderModel\"],\n"
-        " \"tokenizer\": [\"transformers\", \"CLIPTokenizer\"],\n"
-        " \"tokenizer_2\": [\"transformers\", \"T5TokenizerFast\"],\n"
-        " \"transformer\": [\"diffusers\", \"FluxTransformer2DModel\"],\n"
-        " \"vae\": [\"diffusers\", \"AutoencoderKL\"]}\n";
+    static const char index[] = "{\"_class_name\": \"FluxPipeline\", \"_diffusers_version\": \"0.39.0\",\n"
+                                " \"scheduler\": [\"diffusers\", \"FlowMatchEulerDiscreteScheduler\"],\n"
+                                " \"text_encoder\": [\"transformers\", \"CLIPTextModel\"],\n"
+                                " \"text_encoder_2\": [\"transformers\", \"T5EncoderModel\"],\n"
+                                " \"tokenizer\": [\"transformers\", \"CLIPTokenizer\"],\n"
+                                " \"tokenizer_2\": [\"transformers\", \"T5TokenizerFast\"],\n"
+                                " \"transformer\": [\"diffusers\", \"FluxTransformer2DModel\"],\n"
+                                " \"vae\": [\"diffusers\", \"AutoencoderKL\"]}\n";
     status st = ST_OK;
     TRY(write_text(dir, ".", "model_index.json", index));
     if (parts & TINY_TRANSFORMER) TRY(write_transformer(m, dir));

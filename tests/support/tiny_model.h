@@ -43,8 +43,8 @@ typedef struct tiny_t5 {
 
 typedef struct tiny_model {
     uint64_t seed;
-    dtype type; /* DT_BF16, DT_F16 or DT_F32: every tensor is stored in it */
-    int shards; /* 1: single files; more: transformer and text_encoder_2 have an index */
+    dtype type;         /* DT_BF16, DT_F16 or DT_F32: every tensor is stored in it */
+    int shards;         /* 1: single files; more: transformer and text_encoder_2 have an index */
     bool dynamic_shift; /* scheduler: use_dynamic_shifting */
     double shift;       /* scheduler: shift */
     tiny_transformer transformer;

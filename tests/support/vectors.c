@@ -108,14 +108,22 @@ static entry *find(const vectors *v, const char *fmt, va_list args, char name[NA
 static float widen(const vector *t, size_t i)
 {
     switch (t->type) {
-    case DT_F32: return ((const float *)t->raw)[i];
-    case DT_BF16: return bf16_to_f32(((const uint16_t *)t->raw)[i]);
-    case DT_F16: return f16_to_f32(((const uint16_t *)t->raw)[i]);
-    case DT_F64: return (float)((const double *)t->raw)[i];
-    case DT_I64: return (float)((const int64_t *)t->raw)[i];
-    case DT_I32: return (float)((const int32_t *)t->raw)[i];
-    case DT_U8: return (float)((const uint8_t *)t->raw)[i];
-    case DT_OTHER: break;
+    case DT_F32:
+        return ((const float *)t->raw)[i];
+    case DT_BF16:
+        return bf16_to_f32(((const uint16_t *)t->raw)[i]);
+    case DT_F16:
+        return f16_to_f32(((const uint16_t *)t->raw)[i]);
+    case DT_F64:
+        return (float)((const double *)t->raw)[i];
+    case DT_I64:
+        return (float)((const int64_t *)t->raw)[i];
+    case DT_I32:
+        return (float)((const int32_t *)t->raw)[i];
+    case DT_U8:
+        return (float)((const uint8_t *)t->raw)[i];
+    case DT_OTHER:
+        break;
     }
     return NAN;
 }
@@ -131,7 +139,8 @@ vector vectors_get(vectors *v, const char *fmt, ...)
     if (e->widened == NULL) {
         e->widened = malloc((e->tensor.n + 1) * sizeof(float));
         if (e->widened == NULL) fail_msg("%s: %s: no memory", v->path, name);
-        for (size_t i = 0; i < e->tensor.n; i++) e->widened[i] = widen(&e->tensor, i);
+        for (size_t i = 0; i < e->tensor.n; i++)
+            e->widened[i] = widen(&e->tensor, i);
         e->tensor.f32 = e->widened;
     }
     return e->tensor;
