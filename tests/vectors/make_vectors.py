@@ -232,7 +232,8 @@ def schedule_case():
 
 
 def vae_case(which, shapes):
-    """Decodes of (latent rows, latent columns, True for bf16 too, True to keep module boundaries)."""
+    """Decodes of (latent rows, latent columns, True for bf16 too, True to keep module boundaries), from the packed
+    latent on as the pipeline does it."""
     model = make_vae(which)
     half = copy.deepcopy(model).to(torch.bfloat16)
     scale = 2 ** (len(model.config.block_out_channels) - 1)
@@ -242,14 +243,12 @@ def vae_case(which, shapes):
         tag = f"{rows}x{cols}"
         unpacked = counter_input(INPUT_SEED, f"{which}.{tag}.vae", (model.config.latent_channels, rows, cols))
         packed = FluxPipeline._pack_latents(unpacked[None], 1, model.config.latent_channels, rows, cols)
-        again = FluxPipeline._unpack_latents(packed, rows * scale, cols * scale, scale)
-        z = again.float() / model.config.scaling_factor + model.config.shift_factor
-        # What the decoder is given is rounded to bf16, so that both runs see the same.
-        given = z.to(torch.bfloat16)
-        found = {"packed": packed[0], "fp32.unscaled": z[0], "z": given[0]}
+        found = {"packed": packed[0]}
         for name, module in (("fp32", model), ("bf16", half)):
             if name == "bf16" and not bf16:
                 continue
+            again = FluxPipeline._unpack_latents(packed.to(module.dtype), rows * scale, cols * scale, scale)
+            z = again / model.config.scaling_factor + model.config.shift_factor
             hooks = []
             if blocks:
                 def keep(label):
@@ -259,9 +258,10 @@ def vae_case(which, shapes):
                 parts = [("conv_in", module.decoder.conv_in), ("mid_block", module.decoder.mid_block)]
                 parts += [(f"up_blocks.{i}", block) for i, block in enumerate(module.decoder.up_blocks)]
                 hooks = [part.register_forward_hook(keep(f"{name}.{label}")) for label, part in parts]
-            image = module.decode(given.to(module.dtype), return_dict=False)[0]
+            image = module.decode(z, return_dict=False)[0]
             for hook in hooks:
                 hook.remove()
+            found[f"{name}.unscaled"] = z[0]
             found[f"{name}.image"] = image[0].clone()
             found[f"{name}.pixels"] = torch.from_numpy(np.array(processor.postprocess(image, output_type="pil")[0]))
         out |= {f"{which}.{tag}.{key}": value for key, value in found.items()}

@@ -61,7 +61,7 @@ TINY = {
         seed=1002, dtype=torch.bfloat16, scheduler=SCHNELL_SCHEDULER,
         transformer=transformer(16, 1, 2, 64, 3, [8, 28, 28], 40, 24, False),
         vae=vae(4, [16, 24], 1, 4, 0.18215, 0.0625, True),
-        clip=clip(520, 24, 80, 3, 2, 513), t5=t5(320, 40, 24, 3, 56, 3),
+        clip=clip(520, 24, 80, 3, 3, 513), t5=t5(320, 40, 24, 3, 56, 3),
     ),
     "c": dict(  # odd numbers, stored in F16
         seed=1003, dtype=torch.float16, scheduler=DEV_SCHEDULER,
