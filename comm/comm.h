@@ -1,4 +1,4 @@
-/* Who takes part and what travels. The only place that knows MPI (mpi.c) or its absence (single.c).
+/* Who takes part and what travels. comm.c and exchange.c are the same for all transports; mpi.c and single.c move bytes.
  *
  * Waits sleep between polls, so that a waiting rank leaves its core to a computing one. Host calls are made by one
  * thread of a rank at a time per group; exchanges run on a stream of their own, on a communicator of their own. */
@@ -38,16 +38,14 @@ status comm_same(comm *c, status st, const char *what, const char *text);
 /* Collective, host memory. */
 status comm_bcast(comm *c, int root, void *buf, size_t bytes);
 status comm_min_int(comm *c, int *value); /* in: mine, out: the smallest */
-status comm_sum_i64(comm *c, int64_t *values, int n);
 
 /* Collective: blocks of bytes[r] (known on every rank) to root, in rank order; `all` is read on root only. */
 status comm_gather(comm *c, int root, const void *mine, const size_t *bytes, void *all);
 /* The reverse. */
 status comm_scatter(comm *c, int root, const void *all, const size_t *bytes, void *mine);
 
-/* Payload bytes this rank has sent through any call above or exchange below (for tests and the planner). A broadcast
- * counts bytes * (receivers) on its root only. */
-int64_t comm_bytes_sent(const comm *c);
+/* Payload bytes this rank has sent in exchanges of keys and values (for tests and the planner). */
+int64_t comm_exchange_bytes(const comm *c);
 
 /* Exchange of keys and values, the `ordered` schedule: every rank sees the blocks of all ranks in rank order, which is
  * the order of the sequence. Two buffers: while one block is computed on, the next one travels. */
@@ -76,6 +74,8 @@ void   kv_exchange_close(kv_exchange *x); /* accepts NULL */
 status kv_exchange_begin(kv_exchange *x, stream *compute, const void *mine);
 /* The next block in order; work put on `compute` from now on sees it. After the last one block->data is NULL. */
 status kv_exchange_next(kv_exchange *x, stream *compute, kv_block *block);
+/* Waits until nothing travels; the first failure since the last sync, or ST_OK. */
+status kv_exchange_sync(kv_exchange *x);
 /* Ends the round: `mine` may be overwritten by work put on `compute` from now on. */
 status kv_exchange_end(kv_exchange *x, stream *compute);
 

@@ -19,7 +19,7 @@
 #include "dtype.h"
 #include "status.h"
 
-typedef enum activation { ACT_NONE = 0, ACT_SILU, ACT_GELU_TANH, ACT_QUICK_GELU } activation;
+typedef enum activation { ACT_NONE = 0, ACT_SILU, ACT_GELU_TANH, ACT_QUICK_GELU, ACT_GELU } activation; /* ACT_GELU: erf */
 
 /* Weights of a linear layer or convolution as the model file has them: [n_out, n_in] or [c_out, c_in, k, k],
  * BF16, F16 or F32. With BF16 activations, wider weights are rounded to bf16 on use; with F32 activations they are

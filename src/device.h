@@ -48,8 +48,9 @@ status stream_copy_in(stream *s, void *dst, const void *host, size_t bytes);
 status stream_copy_out(stream *s, void *host, const void *src, size_t bytes);
 status stream_copy(stream *s, void *dst, const void *src, size_t bytes);
 
-/* Runs fn(args) on the host in stream order; args (at most STREAM_ARGS_BYTES) are copied now. */
-enum { STREAM_ARGS_BYTES = 256 };
+/* Runs fn(args) on the host in stream order; args (at most STREAM_CALL_BYTES) are copied now. Done even after a failure
+ * of the stream, so that a rank that waits for this call's message is not left waiting. */
+enum { STREAM_ARGS_BYTES = 256, STREAM_CALL_BYTES = STREAM_ARGS_BYTES - 16 };
 status stream_call(stream *s, status (*fn)(void *args), const void *args, size_t bytes);
 
 /* Waits until everything put on s is done; the first failure since the last sync, or ST_OK. */

@@ -330,15 +330,14 @@ fail:
     return st;
 }
 
-static status read_scheduler(scheduler_config *c, json_config *config)
+static status read_scheduler(schedule_config *c, json_config *config)
 {
     static const char *const shifts[] = {"exponential", "linear", NULL};
     static const char *const unsupported[] = {"shift_terminal", "use_karras_sigmas", "use_exponential_sigmas",
                                               "use_beta_sigmas", "invert_sigmas", "stochastic_sampling"};
     status st = ST_OK;
     int shift = TIME_SHIFT_EXPONENTIAL;
-    *c = (scheduler_config){.num_train_timesteps = 1000, .shift = 1.0, .base_shift = 0.5, .max_shift = 1.15,
-                            .base_image_seq_len = 256, .max_image_seq_len = 4096};
+    *c = SCHEDULE_CONFIG_INIT;
     TRY(check_class(config, "_class_name", "FlowMatchEulerDiscreteScheduler"));
     TRY(json_config_int(config, "num_train_timesteps", &c->num_train_timesteps, 1, 1000000));
     TRY(json_config_double(config, "shift", &c->shift, 1e-3, 1e3));
@@ -348,7 +347,7 @@ static status read_scheduler(scheduler_config *c, json_config *config)
     TRY(json_config_int(config, "base_image_seq_len", &c->base_image_seq_len, 1, 1 << 30));
     TRY(json_config_int(config, "max_image_seq_len", &c->max_image_seq_len, 1, 1 << 30));
     TRY(json_config_choice(config, "time_shift_type", &shift, shifts));
-    c->time_shift = shift == 0 ? TIME_SHIFT_EXPONENTIAL : TIME_SHIFT_LINEAR;
+    c->time_shift_type = shift == 0 ? TIME_SHIFT_EXPONENTIAL : TIME_SHIFT_LINEAR;
     if (c->base_image_seq_len == c->max_image_seq_len) {
         st = json_config_error(config, "max_image_seq_len", "got %d, want another number than base_image_seq_len",
                                c->max_image_seq_len);

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 
+#include "schedule.h"
 #include "status.h"
 #include "weights.h"
 
@@ -49,24 +50,13 @@ typedef struct t5_config { /* text_encoder_2/config.json */
     double eps;
 } t5_config;
 
-typedef enum time_shift_type { TIME_SHIFT_EXPONENTIAL, TIME_SHIFT_LINEAR } time_shift_type;
-
-typedef struct scheduler_config { /* scheduler/scheduler_config.json */
-    int num_train_timesteps;
-    double shift;
-    bool use_dynamic_shifting;
-    double base_shift, max_shift;
-    int base_image_seq_len, max_image_seq_len;
-    time_shift_type time_shift;
-} scheduler_config;
-
 typedef struct model {
     char *dir;
     flux_config flux;
     vae_config vae;
     clip_config clip;
     t5_config t5;
-    scheduler_config scheduler;
+    schedule_config scheduler; /* scheduler/scheduler_config.json */
 } model;
 
 typedef enum model_part { MODEL_TRANSFORMER, MODEL_VAE, MODEL_CLIP, MODEL_T5, MODEL_N_PARTS } model_part;

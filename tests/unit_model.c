@@ -133,7 +133,7 @@ static void absent_fields_have_the_defaults_of_the_reference(void **state)
     assert_true(m->scheduler.shift == 1.0);
     assert_false(m->scheduler.use_dynamic_shifting);
     assert_true(m->scheduler.max_shift == 1.15);
-    assert_int_equal(m->scheduler.time_shift, TIME_SHIFT_EXPONENTIAL);
+    assert_int_equal(m->scheduler.time_shift_type, TIME_SHIFT_EXPONENTIAL);
     model_close(m);
 }
 

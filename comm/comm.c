@@ -1,0 +1,124 @@
+#include "internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MESSAGE_BYTES = 2048 };
+
+status comm_open(comm **out, int *argc, char ***argv)
+{
+    status st = ST_OK;
+    comm  *c = calloc(1, sizeof(*c));
+    if (c == NULL) return err_set(ST_NO_MEMORY, "comm: %zu bytes", sizeof(*c));
+#ifdef WITH_MPI
+    st = transport_mpi_open(&c->transport, argc, argv);
+#else
+    (void)argc, (void)argv;
+    st = transport_single_open(&c->transport);
+#endif
+    if (st != ST_OK) {
+        free(c);
+        return st;
+    }
+    *out = c;
+    return ST_OK;
+}
+
+void comm_close(comm *c)
+{
+    if (c == NULL) return;
+    c->transport->close(c->transport);
+    free(c);
+}
+
+_Noreturn void comm_abort(comm *c, int exit_code)
+{
+    c->transport->abort(c->transport, exit_code);
+    _Exit(exit_code);
+}
+
+int comm_rank(const comm *c)
+{
+    return c->transport->rank;
+}
+
+int comm_size(const comm *c)
+{
+    return c->transport->size;
+}
+
+int comm_local_rank(const comm *c)
+{
+    return c->transport->local_rank;
+}
+
+int comm_local_size(const comm *c)
+{
+    return c->transport->local_size;
+}
+
+const char *comm_host(const comm *c)
+{
+    return c->transport->host;
+}
+
+int64_t comm_exchange_bytes(const comm *c)
+{
+    return c->exchange_bytes;
+}
+
+status comm_agree(comm *c, status mine)
+{
+    transport *t = c->transport;
+    if (t->size == 1) return mine;
+    /* Healthy ranks say t->size; so the minimum is the lowest failing rank. */
+    int    lowest = mine == ST_OK ? t->size : t->rank, unused = 0;
+    status st = t->min_max(t, &lowest, &unused);
+    if (st != ST_OK || lowest == t->size) return st;
+    struct {
+        int  code;
+        char text[MESSAGE_BYTES];
+    } report = {.code = (int)mine};
+    if (t->rank == lowest) {
+        /* A message that already names its rank has been agreed on before. */
+        if (strncmp(err_text(), "rank ", 5) == 0)
+            snprintf(report.text, sizeof(report.text), "%s", err_text());
+        else
+            snprintf(report.text, sizeof(report.text), "rank %d (%s): %s", t->rank, t->host, err_text());
+    }
+    st = t->bcast(t, lowest, &report, sizeof(report));
+    return st != ST_OK ? st : err_set((status)report.code, "%s", report.text);
+}
+
+status comm_same(comm *c, status failure, const char *what, const char *text)
+{
+    transport *t = c->transport;
+    char       first[MESSAGE_BYTES] = "";
+    snprintf(first, sizeof(first), "%s", text);
+    status st = t->bcast(t, 0, first, sizeof(first));
+    if (st == ST_OK && strncmp(first, text, sizeof(first) - 1) != 0)
+        st = err_set(failure, "%s differs: got \"%.200s\", rank 0 has \"%.200s\"", what, text, first);
+    return comm_agree(c, st);
+}
+
+status comm_bcast(comm *c, int root, void *buf, size_t bytes)
+{
+    return c->transport->bcast(c->transport, root, buf, bytes);
+}
+
+status comm_min_int(comm *c, int *value)
+{
+    int unused = 0;
+    return c->transport->min_max(c->transport, value, &unused);
+}
+
+status comm_gather(comm *c, int root, const void *mine, const size_t *bytes, void *all)
+{
+    return c->transport->gather(c->transport, root, mine, bytes, all);
+}
+
+status comm_scatter(comm *c, int root, const void *all, const size_t *bytes, void *mine)
+{
+    return c->transport->scatter(c->transport, root, all, bytes, mine);
+}

@@ -1,0 +1,243 @@
+/* The transport over MPI. Every wait polls and sleeps: a rank that waits leaves its core to one that computes, which
+ * matters when there are more ranks than cores (Open MPI itself spins). */
+#include "transport.h"
+
+#include <mpi.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    TAG_ROWS = 1, /* host channel: gather and scatter */
+    TAG_CHAIN = 2 /* exchange channel */
+};
+
+/* MPI counts are int; larger transfers go in pieces. */
+static const size_t PIECE_BYTES = (size_t)1 << 30;
+/* A chain passes on chunks: small enough to keep all links busy, large enough to reach the link's speed. */
+static const size_t CHUNK_BYTES = (size_t)1 << 18;
+enum { MAX_CHUNKS = 64 };
+
+typedef struct mpi_transport {
+    transport base;
+    MPI_Comm  host, exchange;
+} mpi_transport;
+
+static status mpi_failed(int code, const char *what)
+{
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int  n = 0;
+    MPI_Error_string(code, text, &n);
+    return err_set(ST_COMM, "%s: %s", what, text);
+}
+
+#define TRY_MPI(call, what)                                                                                            \
+    do {                                                                                                               \
+        int code_ = (call);                                                                                            \
+        if (code_ != MPI_SUCCESS) {                                                                                    \
+            st = mpi_failed(code_, what);                                                                              \
+            goto fail;                                                                                                 \
+        }                                                                                                              \
+    } while (0)
+
+/* Polls at once a few times, then sleeps 10 us, growing to 200 us. */
+static status wait_all(int n, MPI_Request *requests, const char *what)
+{
+    status st = ST_OK;
+    int    done = 0;
+    for (int tries = 0;; tries++) {
+        TRY_MPI(MPI_Testall(n, requests, &done, MPI_STATUSES_IGNORE), what);
+        if (done) return ST_OK;
+        if (tries < 20) {
+            sched_yield();
+        } else {
+            long ns = 10000L * (tries - 19);
+            nanosleep(&(struct timespec){.tv_nsec = ns < 200000L ? ns : 200000L}, NULL);
+        }
+    }
+fail:
+    return st;
+}
+
+static size_t piece_at(size_t bytes, size_t at)
+{
+    return bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES;
+}
+
+static status mpi_bcast(transport *base, int root, void *buf, size_t bytes)
+{
+    status         st = ST_OK;
+    mpi_transport *t = (mpi_transport *)base;
+    for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
+        MPI_Request request;
+        TRY_MPI(MPI_Ibcast((char *)buf + at, (int)piece_at(bytes, at), MPI_BYTE, root, t->host, &request), "broadcast");
+        TRY(wait_all(1, &request, "broadcast"));
+    }
+fail:
+    return st;
+}
+
+static status mpi_min_max(transport *base, int *min_value, int *max_value)
+{
+    status         st = ST_OK;
+    mpi_transport *t = (mpi_transport *)base;
+    int            mine[2] = {*min_value, -*max_value}, least[2];
+    MPI_Request    request;
+    TRY_MPI(MPI_Iallreduce(mine, least, 2, MPI_INT, MPI_MIN, t->host, &request), "agreement");
+    TRY(wait_all(1, &request, "agreement"));
+    *min_value = least[0];
+    *max_value = -least[1];
+fail:
+    return st;
+}
+
+static status send_pieces(mpi_transport *t, int to, const void *buf, size_t bytes)
+{
+    status st = ST_OK;
+    for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
+        MPI_Request request;
+        TRY_MPI(MPI_Isend((const char *)buf + at, (int)piece_at(bytes, at), MPI_BYTE, to, TAG_ROWS, t->host, &request),
+                "sending rows");
+        TRY(wait_all(1, &request, "sending rows"));
+    }
+fail:
+    return st;
+}
+
+static status receive_pieces(mpi_transport *t, int from, void *buf, size_t bytes)
+{
+    status st = ST_OK;
+    for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
+        MPI_Request request;
+        TRY_MPI(MPI_Irecv((char *)buf + at, (int)piece_at(bytes, at), MPI_BYTE, from, TAG_ROWS, t->host, &request),
+                "receiving rows");
+        TRY(wait_all(1, &request, "receiving rows"));
+    }
+fail:
+    return st;
+}
+
+static status mpi_gather(transport *base, int root, const void *mine, const size_t *bytes, void *all)
+{
+    status         st = ST_OK;
+    mpi_transport *t = (mpi_transport *)base;
+    if (base->rank != root) return send_pieces(t, root, mine, bytes[base->rank]);
+    char *at = all;
+    for (int r = 0; r < base->size; r++) {
+        if (r == root)
+            memcpy(at, mine, bytes[r]);
+        else
+            TRY(receive_pieces(t, r, at, bytes[r]));
+        at += bytes[r];
+    }
+fail:
+    return st;
+}
+
+static status mpi_scatter(transport *base, int root, const void *all, const size_t *bytes, void *mine)
+{
+    status         st = ST_OK;
+    mpi_transport *t = (mpi_transport *)base;
+    if (base->rank != root) return receive_pieces(t, root, mine, bytes[base->rank]);
+    const char *at = all;
+    for (int r = 0; r < base->size; r++) {
+        if (r == root)
+            memcpy(mine, at, bytes[r]);
+        else
+            TRY(send_pieces(t, r, at, bytes[r]));
+        at += bytes[r];
+    }
+fail:
+    return st;
+}
+
+static status mpi_chain(transport *base, int root, void *buf, size_t bytes, int64_t *sent)
+{
+    status         st = ST_OK;
+    mpi_transport *t = (mpi_transport *)base;
+    const int      n = base->size;
+    const int      place = (base->rank - root + n) % n; /* 0 is the root, n - 1 the end of the chain */
+    const int      before = (base->rank - 1 + n) % n, after = (base->rank + 1) % n;
+    MPI_Request    received[MAX_CHUNKS], passed[MAX_CHUNKS];
+    size_t         chunk = CHUNK_BYTES;
+    while ((bytes + chunk - 1) / chunk > MAX_CHUNKS) chunk *= 2;
+    if (chunk > PIECE_BYTES) return err_set(ST_COMM, "exchange: a block of %zu bytes is too large", bytes);
+    const int n_chunks = (int)((bytes + chunk - 1) / chunk);
+
+    for (int i = 0; i < n_chunks; i++) received[i] = passed[i] = MPI_REQUEST_NULL;
+    for (int i = 0; i < n_chunks && place > 0; i++) {
+        size_t at = (size_t)i * chunk;
+        size_t here = bytes - at < chunk ? bytes - at : chunk;
+        TRY_MPI(MPI_Irecv((char *)buf + at, (int)here, MPI_BYTE, before, TAG_CHAIN, t->exchange, &received[i]), "exchange");
+    }
+    for (int i = 0; i < n_chunks; i++) {
+        size_t at = (size_t)i * chunk;
+        size_t here = bytes - at < chunk ? bytes - at : chunk;
+        TRY(wait_all(1, &received[i], "exchange"));
+        if (place == n - 1) continue;
+        TRY_MPI(MPI_Isend((char *)buf + at, (int)here, MPI_BYTE, after, TAG_CHAIN, t->exchange, &passed[i]), "exchange");
+        *sent += (int64_t)here;
+    }
+    TRY(wait_all(n_chunks, passed, "exchange"));
+fail:
+    return st;
+}
+
+static void mpi_close(transport *base)
+{
+    mpi_transport *t = (mpi_transport *)base;
+    if (t->host != MPI_COMM_NULL) MPI_Comm_free(&t->host);
+    if (t->exchange != MPI_COMM_NULL) MPI_Comm_free(&t->exchange);
+    MPI_Finalize();
+    free(t);
+}
+
+static void mpi_abort(transport *base, int exit_code)
+{
+    (void)base;
+    MPI_Abort(MPI_COMM_WORLD, exit_code);
+}
+
+status transport_mpi_open(transport **out, int *argc, char ***argv)
+{
+    status         st = ST_OK;
+    int            provided = 0;
+    MPI_Comm       node = MPI_COMM_NULL;
+    mpi_transport *t = calloc(1, sizeof(*t));
+    if (t == NULL) return err_set(ST_NO_MEMORY, "transport: %zu bytes", sizeof(*t));
+    transport *base = &t->base;
+    t->host = t->exchange = MPI_COMM_NULL;
+    if (MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) {
+        free(t);
+        return err_set(ST_COMM, "MPI does not start");
+    }
+    base->close = mpi_close;
+    if (provided < MPI_THREAD_MULTIPLE) {
+        st = err_set(ST_COMM, "this MPI has no MPI_THREAD_MULTIPLE: got level %d, want %d", provided, MPI_THREAD_MULTIPLE);
+        goto fail;
+    }
+    TRY_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &t->host), "MPI_Comm_dup");
+    TRY_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &t->exchange), "MPI_Comm_dup");
+    TRY_MPI(MPI_Comm_set_errhandler(t->host, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    TRY_MPI(MPI_Comm_set_errhandler(t->exchange, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    TRY_MPI(MPI_Comm_rank(t->host, &base->rank), "MPI_Comm_rank");
+    TRY_MPI(MPI_Comm_size(t->host, &base->size), "MPI_Comm_size");
+    TRY_MPI(MPI_Comm_split_type(t->host, MPI_COMM_TYPE_SHARED, base->rank, MPI_INFO_NULL, &node), "node split");
+    TRY_MPI(MPI_Comm_rank(node, &base->local_rank), "MPI_Comm_rank");
+    TRY_MPI(MPI_Comm_size(node, &base->local_size), "MPI_Comm_size");
+    TRY_MPI(MPI_Comm_free(&node), "MPI_Comm_free");
+    if (gethostname(base->host, sizeof(base->host) - 1) != 0) strcpy(base->host, "unknown host");
+    base->abort = mpi_abort;
+    base->bcast = mpi_bcast;
+    base->min_max = mpi_min_max;
+    base->gather = mpi_gather;
+    base->scatter = mpi_scatter;
+    base->chain = mpi_chain;
+    *out = base;
+    return ST_OK;
+fail:
+    mpi_close(base);
+    return st;
+}

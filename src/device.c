@@ -1,0 +1,461 @@
+#include "device.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A stream is a ring of work items.
+ *
+ *   put            head                     tail
+ *   ----->  [ done | running | waiting ... | free ]
+ *
+ * 1. Only the owner of a stream puts; only its worker (cpu, plain) or whoever waits (strict) takes.
+ * 2. A failed operation marks the stream; later kernels of the stream are skipped, but events and host calls still
+ *    happen, so that neither another stream nor another rank is left waiting.
+ * 3. An event's ticket grows with each record; a wait holds the ticket of the last record at the time it was put.
+ * 4. `lock` guards queues and events of all streams of the device; it is never held while work runs. */
+
+enum { RING_ITEMS = 512, ALIGNMENT = 64 };
+
+typedef status (*work_fn)(stream *s, void *args);
+
+typedef struct work_item {
+    work_fn fn;
+    bool    skip_after_failure;
+    _Alignas(16) unsigned char args[STREAM_ARGS_BYTES];
+} work_item;
+
+struct device {
+    device_kind         kind;
+    const kernel_table *kernels;
+    kernel_context     *context;
+    pthread_mutex_t     context_lock; /* one kernel at a time */
+    pthread_mutex_t     lock;
+    pthread_cond_t      changed; /* an event was reached */
+    size_t              used_bytes, peak_bytes, limit_bytes;
+    device_counts       counts;
+    char                name[64];
+};
+
+struct stream {
+    device        *dev;
+    pthread_t      worker;
+    pthread_cond_t more;  /* work was put, or closing */
+    pthread_cond_t fewer; /* an item was done */
+    work_item     *ring;
+    uint64_t       put, done;
+    bool           has_worker, closing;
+    status         failed;
+    char           message[1024];
+};
+
+struct event {
+    device  *dev;
+    stream  *recorded_on;
+    uint64_t recorded, reached;
+};
+
+/* What stands before each device allocation. */
+typedef struct block_header {
+    size_t bytes;
+    void  *raw;
+} block_header;
+
+status device_open(device **out, const device_opts *opts)
+{
+    status  st = ST_OK;
+    device *dev = calloc(1, sizeof(*dev));
+    if (dev == NULL) return err_set(ST_NO_MEMORY, "device: %zu bytes", sizeof(*dev));
+    dev->kind = opts->kind;
+    dev->limit_bytes = opts->limit_bytes;
+    pthread_mutex_init(&dev->lock, NULL);
+    pthread_mutex_init(&dev->context_lock, NULL);
+    pthread_cond_init(&dev->changed, NULL);
+    dev->kernels = opts->kind == DEVICE_PLAIN ? kernels_plain() : kernels_cpu(opts->isa);
+    TRY(dev->kernels->open(&dev->context, opts->n_threads));
+    static const char *const kinds[] = {"cpu", "strict", "plain"};
+    snprintf(dev->name, sizeof(dev->name), "%s (%s)", kinds[opts->kind], dev->kernels->name);
+    *out = dev;
+    return ST_OK;
+fail:
+    device_close(dev);
+    return st;
+}
+
+void device_close(device *dev)
+{
+    if (dev == NULL) return;
+    if (dev->context != NULL) dev->kernels->close(dev->context);
+    pthread_cond_destroy(&dev->changed);
+    pthread_mutex_destroy(&dev->context_lock);
+    pthread_mutex_destroy(&dev->lock);
+    free(dev);
+}
+
+const char *device_name(const device *dev)
+{
+    return dev->name;
+}
+
+size_t device_peak_bytes(const device *dev)
+{
+    return dev->peak_bytes;
+}
+
+device_counts device_count(const device *dev)
+{
+    return dev->counts;
+}
+
+/* ---- memory */
+
+status device_alloc(device *dev, size_t bytes, const char *what, void **out)
+{
+    size_t total = bytes + ALIGNMENT + sizeof(block_header);
+    if (total < bytes) return err_set(ST_NO_MEMORY, "%s: %zu bytes", what, bytes);
+    pthread_mutex_lock(&dev->lock);
+    bool refused = dev->limit_bytes != 0 && dev->used_bytes + bytes > dev->limit_bytes;
+    if (!refused) {
+        dev->used_bytes += bytes;
+        if (dev->used_bytes > dev->peak_bytes) dev->peak_bytes = dev->used_bytes;
+    }
+    pthread_mutex_unlock(&dev->lock);
+    if (refused)
+        return err_set(ST_NO_MEMORY, "%s: %zu bytes refused, %zu of at most %zu are in use", what, bytes,
+                       dev->used_bytes, dev->limit_bytes);
+    unsigned char *raw = malloc(total);
+    if (raw == NULL) {
+        pthread_mutex_lock(&dev->lock);
+        dev->used_bytes -= bytes;
+        pthread_mutex_unlock(&dev->lock);
+        return err_set(ST_NO_MEMORY, "%s: %zu bytes", what, bytes);
+    }
+    uintptr_t at = ((uintptr_t)raw + sizeof(block_header) + ALIGNMENT - 1) & ~(uintptr_t)(ALIGNMENT - 1);
+    block_header header = {.bytes = bytes, .raw = raw};
+    memcpy((void *)(at - sizeof(header)), &header, sizeof(header));
+    if (dev->kind == DEVICE_STRICT) memset((void *)at, 0xff, bytes); /* NaN in F32 and BF16 alike */
+    *out = (void *)at;
+    return ST_OK;
+}
+
+void device_free(device *dev, void *ptr)
+{
+    if (ptr == NULL) return;
+    block_header header;
+    memcpy(&header, (unsigned char *)ptr - sizeof(header), sizeof(header));
+    if (dev->kind == DEVICE_STRICT) memset(ptr, 0xff, header.bytes);
+    pthread_mutex_lock(&dev->lock);
+    dev->used_bytes -= header.bytes;
+    pthread_mutex_unlock(&dev->lock);
+    free(header.raw);
+}
+
+/* ---- streams */
+
+static void fail_stream(stream *s, status st)
+{
+    if (s->failed != ST_OK) return;
+    s->failed = st;
+    snprintf(s->message, sizeof(s->message), "%s", err_text());
+}
+
+/* Does the oldest item. Called without the lock. */
+static void run_item(stream *s, work_item *item)
+{
+    if (item->skip_after_failure && s->failed != ST_OK) return;
+    status st = item->fn(s, item->args);
+    if (st != ST_OK) fail_stream(s, st);
+}
+
+static void *worker_main(void *arg)
+{
+    stream *s = arg;
+    device *dev = s->dev;
+    pthread_mutex_lock(&dev->lock);
+    for (;;) {
+        while (s->done == s->put && !s->closing) pthread_cond_wait(&s->more, &dev->lock);
+        if (s->done == s->put) break;
+        work_item *item = &s->ring[s->done % RING_ITEMS];
+        pthread_mutex_unlock(&dev->lock);
+        run_item(s, item);
+        pthread_mutex_lock(&dev->lock);
+        s->done++;
+        pthread_cond_signal(&s->fewer);
+    }
+    pthread_mutex_unlock(&dev->lock);
+    return NULL;
+}
+
+/* strict: the waiting caller does the work itself, as late as possible. */
+static void run_one_late(stream *s)
+{
+    run_item(s, &s->ring[s->done % RING_ITEMS]);
+    s->done++;
+}
+
+static status put(stream *s, work_fn fn, const void *args, size_t bytes, bool skip_after_failure)
+{
+    device *dev = s->dev;
+    if (!s->has_worker && s->put - s->done == RING_ITEMS) run_one_late(s);
+    pthread_mutex_lock(&dev->lock);
+    while (s->put - s->done == RING_ITEMS) pthread_cond_wait(&s->fewer, &dev->lock);
+    work_item *item = &s->ring[s->put % RING_ITEMS];
+    item->fn = fn;
+    item->skip_after_failure = skip_after_failure;
+    if (bytes > 0) memcpy(item->args, args, bytes);
+    s->put++;
+    pthread_cond_signal(&s->more);
+    pthread_mutex_unlock(&dev->lock);
+    return ST_OK;
+}
+
+status stream_open(stream **out, device *dev)
+{
+    stream *s = calloc(1, sizeof(*s));
+    if (s == NULL) return err_set(ST_NO_MEMORY, "stream: %zu bytes", sizeof(*s));
+    s->dev = dev;
+    pthread_cond_init(&s->more, NULL);
+    pthread_cond_init(&s->fewer, NULL);
+    s->ring = calloc(RING_ITEMS, sizeof(*s->ring));
+    if (s->ring == NULL) {
+        stream_close(s);
+        return err_set(ST_NO_MEMORY, "stream: %zu bytes", RING_ITEMS * sizeof(*s->ring));
+    }
+    if (dev->kind != DEVICE_STRICT) {
+        int error = pthread_create(&s->worker, NULL, worker_main, s);
+        if (error != 0) {
+            stream_close(s);
+            return err_set(ST_NO_MEMORY, "stream: no thread: %s", strerror(error));
+        }
+        s->has_worker = true;
+    }
+    *out = s;
+    return ST_OK;
+}
+
+void stream_close(stream *s)
+{
+    if (s == NULL) return;
+    if (s->has_worker) {
+        pthread_mutex_lock(&s->dev->lock);
+        s->closing = true;
+        pthread_cond_signal(&s->more);
+        pthread_mutex_unlock(&s->dev->lock);
+        pthread_join(s->worker, NULL);
+    } else {
+        while (s->done != s->put) run_one_late(s);
+    }
+    pthread_cond_destroy(&s->more);
+    pthread_cond_destroy(&s->fewer);
+    free(s->ring);
+    free(s);
+}
+
+device *stream_device(const stream *s)
+{
+    return s->dev;
+}
+
+status stream_sync(stream *s)
+{
+    if (s->has_worker) {
+        pthread_mutex_lock(&s->dev->lock);
+        while (s->done != s->put) pthread_cond_wait(&s->fewer, &s->dev->lock);
+        pthread_mutex_unlock(&s->dev->lock);
+    } else {
+        while (s->done != s->put) run_one_late(s);
+    }
+    status st = s->failed;
+    s->failed = ST_OK;
+    return st == ST_OK ? ST_OK : err_set(st, "%s", s->message);
+}
+
+/* ---- copies, lending, host calls */
+
+typedef struct copy_work {
+    void       *dst;
+    const void *src;
+    size_t      bytes;
+} copy_work;
+
+static status do_copy(stream *s, void *args)
+{
+    (void)s;
+    copy_work *work = args;
+    memmove(work->dst, work->src, work->bytes);
+    return ST_OK;
+}
+
+status stream_copy(stream *s, void *dst, const void *src, size_t bytes)
+{
+    copy_work work = {.dst = dst, .src = src, .bytes = bytes};
+    return bytes == 0 ? ST_OK : put(s, do_copy, &work, sizeof(work), true);
+}
+
+status stream_copy_in(stream *s, void *dst, const void *host, size_t bytes)
+{
+    return stream_copy(s, dst, host, bytes);
+}
+
+status stream_copy_out(stream *s, void *host, const void *src, size_t bytes)
+{
+    return stream_copy(s, host, src, bytes);
+}
+
+status stream_lend(stream *s, const void *host, size_t bytes, const void **out)
+{
+    if (s->dev->kind != DEVICE_STRICT || host == NULL) {
+        *out = host;
+        return ST_OK;
+    }
+    void  *copy = NULL;
+    status st = device_alloc(s->dev, bytes, "lent weights", &copy);
+    if (st != ST_OK) return st;
+    *out = copy;
+    return stream_copy_in(s, copy, host, bytes);
+}
+
+static status do_free(stream *s, void *args)
+{
+    copy_work *work = args;
+    device_free(s->dev, work->dst);
+    return ST_OK;
+}
+
+status stream_return(stream *s, const void *ptr)
+{
+    if (s->dev->kind != DEVICE_STRICT || ptr == NULL) return ST_OK;
+    copy_work work = {.src = ptr};
+    memcpy(&work.dst, &ptr, sizeof(ptr)); /* ours to free: it was allocated by stream_lend */
+    return put(s, do_free, &work, sizeof(work), false);
+}
+
+typedef struct call_work {
+    status (*fn)(void *args);
+    _Alignas(16) unsigned char args[STREAM_CALL_BYTES];
+} call_work;
+
+static status do_call(stream *s, void *args)
+{
+    (void)s;
+    call_work *work = args;
+    return work->fn(work->args);
+}
+
+status stream_call(stream *s, status (*fn)(void *args), const void *args, size_t bytes)
+{
+    call_work work = {.fn = fn};
+    if (bytes > sizeof(work.args))
+        return err_set(ST_USAGE, "stream_call: %zu bytes of arguments, at most %zu", bytes, sizeof(work.args));
+    if (bytes > 0) memcpy(work.args, args, bytes);
+    return put(s, do_call, &work, sizeof(work), false);
+}
+
+/* ---- events */
+
+typedef struct event_work {
+    event   *e;
+    uint64_t ticket;
+} event_work;
+
+status event_open(event **out, device *dev)
+{
+    event *e = calloc(1, sizeof(*e));
+    if (e == NULL) return err_set(ST_NO_MEMORY, "event: %zu bytes", sizeof(*e));
+    e->dev = dev;
+    *out = e;
+    return ST_OK;
+}
+
+void event_close(event *e)
+{
+    free(e);
+}
+
+static status do_record(stream *s, void *args)
+{
+    event_work *work = args;
+    pthread_mutex_lock(&s->dev->lock);
+    if (work->ticket > work->e->reached) work->e->reached = work->ticket;
+    pthread_cond_broadcast(&s->dev->changed);
+    pthread_mutex_unlock(&s->dev->lock);
+    return ST_OK;
+}
+
+status event_record(event *e, stream *s)
+{
+    pthread_mutex_lock(&s->dev->lock);
+    event_work work = {.e = e, .ticket = ++e->recorded};
+    e->recorded_on = s;
+    pthread_mutex_unlock(&s->dev->lock);
+    return put(s, do_record, &work, sizeof(work), false);
+}
+
+static status do_wait(stream *s, void *args)
+{
+    event_work *work = args;
+    if (!s->has_worker) {
+        while (work->e->reached < work->ticket) run_one_late(work->e->recorded_on);
+        return ST_OK;
+    }
+    pthread_mutex_lock(&s->dev->lock);
+    while (work->e->reached < work->ticket) pthread_cond_wait(&s->dev->changed, &s->dev->lock);
+    pthread_mutex_unlock(&s->dev->lock);
+    return ST_OK;
+}
+
+status stream_wait(stream *s, event *e)
+{
+    pthread_mutex_lock(&s->dev->lock);
+    event_work work = {.e = e, .ticket = e->recorded};
+    pthread_mutex_unlock(&s->dev->lock);
+    return work.ticket == 0 ? ST_OK : put(s, do_wait, &work, sizeof(work), false);
+}
+
+/* ---- operations */
+
+static double linear_flops(const linear_args *a)
+{
+    return 2.0 * a->n_rows * a->n_in * a->n_out;
+}
+
+static double attention_flops(const attention_args *a)
+{
+    return 4.0 * a->n_q * a->n_kv * a->n_heads * a->head_dim;
+}
+
+static double conv_flops(const conv_args *a)
+{
+    return 2.0 * a->height * a->width * a->c_in * a->c_out * a->kernel * a->kernel;
+}
+
+#define FLOPS_OF(op, args) \
+    _Generic((args), const linear_args *: linear_flops, const attention_args *: attention_flops, \
+             const conv_args *: conv_flops, default: no_flops)(args)
+
+static double no_flops(const void *args)
+{
+    (void)args;
+    return 0;
+}
+
+#define DEFINE_OP(op)                                                                                                  \
+    _Static_assert(sizeof(op##_args) <= STREAM_ARGS_BYTES, #op);                                                       \
+    static status do_##op(stream *s, void *args)                                                                       \
+    {                                                                                                                  \
+        device *dev = s->dev;                                                                                          \
+        const op##_args *a = args;                                                                                     \
+        pthread_mutex_lock(&dev->context_lock);                                                                        \
+        status st = dev->kernels->op(dev->context, a);                                                                 \
+        dev->counts.n_calls++;                                                                                         \
+        dev->counts.flops += FLOPS_OF(op, a);                                                                          \
+        pthread_mutex_unlock(&dev->context_lock);                                                                      \
+        return st;                                                                                                     \
+    }                                                                                                                  \
+    status stream_##op(stream *s, const op##_args *args)                                                               \
+    {                                                                                                                  \
+        return put(s, do_##op, args, sizeof(*args), true);                                                             \
+    }
+
+KERNEL_OPS(DEFINE_OP)

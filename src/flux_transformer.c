@@ -1,0 +1,677 @@
+#include "flux_transformer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arena.h"
+#include "flux_weights.h"
+
+enum { SINUSOID = 256 };           /* width of the time and guidance embedding */
+enum { STREAM_IMAGE, STREAM_TEXT, N_STREAMS };
+static const float NORM_EPS = 1e-6f;
+
+/* Chunks of D of a modulation vector. norm_out has scale first, unlike all others. */
+enum { SHIFT_ATTN, SCALE_ATTN, GATE_ATTN, SHIFT_MLP, SCALE_MLP, GATE_MLP, DOUBLE_CHUNKS };
+enum { SINGLE_CHUNKS = 3, OUT_SCALE = 0, OUT_SHIFT = 1, OUT_CHUNKS = 2 };
+
+/* fp32 norm weights of one block, [head_dim] each, on the device. */
+typedef struct qk_scales {
+    const float *q[N_STREAMS], *k[N_STREAMS]; /* single blocks use STREAM_IMAGE */
+} qk_scales;
+
+struct flux_transformer {
+    flux_transformer_opts opts;
+    flux_config           config;
+    flux_weights         *weights;
+    int32_t               d, mlp; /* D and 4 D */
+    size_t                element;
+    bool                  drop_weights; /* give pages back after each block: the model is large beside memory */
+    float                *scales;       /* device, all norm weights */
+    qk_scales            *block_scales; /* [blocks] */
+
+    /* one picture, between prepare and release */
+    bool           prepared;
+    flux_sequence  seq;
+    position_plan  positions;
+    row_range      rows;
+    row_range     *rank_rows; /* [ranks] */
+    arena          memory;
+    kv_exchange   *exchange;
+    unsigned char *hidden;  /* [rows, D] residual stream */
+    unsigned char *context; /* [text rows, D] after context_embedder; the same at each step */
+    unsigned char *normed;  /* [rows, D] */
+    unsigned char *q;       /* [rows, D] */
+    unsigned char *kv;      /* [2, rows, D]: keys, then values */
+    unsigned char *mixed;   /* [rows, 5 D]: attention output, then MLP hidden */
+    unsigned char *packed;  /* [image rows, in_channels] latents in the activations' type */
+    float         *state_max, *state_sum; /* [rows, heads] */
+    float         *state_out;             /* [rows, D] */
+    int32_t       *pos;     /* [rows, 3] */
+    float         *table;   /* position tables of the step */
+    float         *modulation; /* [units][n_steps, chunks * D]; see modulation_at */
+};
+
+/* ---- open */
+
+static int n_blocks_of(const flux_config *c)
+{
+    return c->num_layers + c->num_single_layers;
+}
+
+static status open_scales(flux_transformer *f)
+{
+    status             st = ST_OK;
+    const flux_config *c = &f->config;
+    const size_t       head = (size_t)c->head_dim;
+    const size_t       n = head * ((size_t)c->num_layers * 4 + (size_t)c->num_single_layers * 2);
+    const bool         round = f->opts.type == DT_BF16;
+    float             *host = malloc((n + 1) * sizeof(float));
+    f->block_scales = calloc((size_t)n_blocks_of(c) + 1, sizeof(*f->block_scales));
+    if (host == NULL || f->block_scales == NULL) {
+        st = err_set(ST_NO_MEMORY, "transformer: norm weights, %zu floats", n);
+        goto fail;
+    }
+    TRY(device_alloc(f->opts.dev, (n + 1) * sizeof(float), "transformer norm weights", (void **)&f->scales));
+    size_t at = 0;
+#define TAKE_SCALE(field, w)                                                                                           \
+    do {                                                                                                               \
+        weight_widen(&(w), round, host + at);                                                                          \
+        (field) = f->scales + at;                                                                                      \
+        at += head;                                                                                                    \
+    } while (0)
+    for (int i = 0; i < c->num_layers; i++) {
+        const flux_double_weights *w = &f->weights->doubles[i];
+        TAKE_SCALE(f->block_scales[i].q[STREAM_IMAGE], w->image.norm_q);
+        TAKE_SCALE(f->block_scales[i].k[STREAM_IMAGE], w->image.norm_k);
+        TAKE_SCALE(f->block_scales[i].q[STREAM_TEXT], w->text.norm_q);
+        TAKE_SCALE(f->block_scales[i].k[STREAM_TEXT], w->text.norm_k);
+    }
+    for (int i = 0; i < c->num_single_layers; i++) {
+        const flux_single_weights *w = &f->weights->singles[i];
+        TAKE_SCALE(f->block_scales[c->num_layers + i].q[STREAM_IMAGE], w->norm_q);
+        TAKE_SCALE(f->block_scales[c->num_layers + i].k[STREAM_IMAGE], w->norm_k);
+    }
+#undef TAKE_SCALE
+    TRY(stream_copy_in(f->opts.compute, f->scales, host, at * sizeof(float)));
+    TRY(stream_sync(f->opts.compute));
+fail:
+    free(host);
+    return st;
+}
+
+status flux_transformer_open(flux_transformer **out, const flux_transformer_opts *opts)
+{
+    status            st = ST_OK;
+    flux_transformer *f = calloc(1, sizeof(*f));
+    if (f == NULL) return err_set(ST_NO_MEMORY, "transformer: %zu bytes", sizeof(*f));
+    f->opts = *opts;
+    f->config = opts->model->flux;
+    f->d = f->config.n_heads * f->config.head_dim;
+    f->mlp = 4 * f->d;
+    f->element = dtype_bytes(opts->type);
+    TRY(flux_weights_open(&f->weights, opts->model));
+    f->drop_weights = linear_pages_are_scarce(weights_bytes(f->weights->files));
+    TRY(open_scales(f));
+    *out = f;
+    return ST_OK;
+fail:
+    flux_transformer_close(f);
+    return st;
+}
+
+void flux_transformer_close(flux_transformer *f)
+{
+    if (f == NULL) return;
+    flux_transformer_release(f);
+    device_free(f->opts.dev, f->scales);
+    free(f->block_scales);
+    flux_weights_close(f->weights);
+    free(f);
+}
+
+/* ---- linear layers of this rank's rows */
+
+static status put_product(flux_transformer *f, const linear *l, linear_rows rows)
+{
+    rows.type = f->opts.type;
+    rows.parity = f->opts.parity;
+    return linear_put(f->opts.compute, l, &rows);
+}
+
+/* After the work put so far, the pages of these weights may leave memory. */
+static status put_drop(flux_transformer *f, const void *weights_struct, size_t bytes)
+{
+    return f->drop_weights ? stream_drop(f->opts.compute, f->weights->files, weights_struct, bytes) : ST_OK;
+}
+
+/* ---- modulation: every vector of every step, before the loop */
+
+/* Units: for each double block the image's and the text's modulation, for each single block one, and norm_out. */
+static int n_units(const flux_config *c)
+{
+    return 2 * c->num_layers + c->num_single_layers + 1;
+}
+
+static const linear *unit_linear(const flux_transformer *f, int unit)
+{
+    const flux_config *c = &f->config;
+    if (unit < 2 * c->num_layers) {
+        const flux_double_weights *w = &f->weights->doubles[unit / 2];
+        return unit % 2 == STREAM_IMAGE ? &w->image.modulation : &w->text.modulation;
+    }
+    unit -= 2 * c->num_layers;
+    return unit < c->num_single_layers ? &f->weights->singles[unit].modulation : &f->weights->global.norm_out;
+}
+
+static size_t unit_chunks(const flux_config *c, int unit)
+{
+    if (unit < 2 * c->num_layers) return DOUBLE_CHUNKS;
+    return unit < 2 * c->num_layers + c->num_single_layers ? SINGLE_CHUNKS : OUT_CHUNKS;
+}
+
+/* Floats before a unit. */
+static size_t unit_offset(const flux_transformer *f, int unit)
+{
+    const flux_config *c = &f->config;
+    size_t doubles = (size_t)(unit < 2 * c->num_layers ? unit : 2 * c->num_layers);
+    size_t singles = (size_t)(unit - 2 * c->num_layers > 0 ? unit - 2 * c->num_layers : 0);
+    if (singles > (size_t)c->num_single_layers) singles = (size_t)c->num_single_layers;
+    size_t out = unit == n_units(c) ? OUT_CHUNKS : 0;
+    return (doubles * DOUBLE_CHUNKS + singles * SINGLE_CHUNKS + out) * (size_t)f->d * (size_t)f->seq.n_steps;
+}
+
+static const float *modulation_at(const flux_transformer *f, int unit, int step, int chunk)
+{
+    size_t width = unit_chunks(&f->config, unit) * (size_t)f->d;
+    return f->modulation + unit_offset(f, unit) + (size_t)step * width + (size_t)chunk * (size_t)f->d;
+}
+
+/* [cos(t w_0) .. cos(t w_127), sin(t w_0) ..], w_i = 10000^(-i/128); fp32 as the reference forms it. */
+static void sinusoid(float t, float *out)
+{
+    enum { HALF = SINUSOID / 2 };
+    for (int i = 0; i < HALF; i++) {
+        float exponent = -(float)log(10000.0) * (float)i / (float)HALF;
+        float angle = t * expf(exponent);
+        out[i] = cosf(angle);
+        out[HALF + i] = sinf(angle);
+    }
+}
+
+/* rows [n_steps, n_in] fp32 (host) -> MLP -> out [n_steps, D] on the device. */
+static status put_mlp(flux_transformer *f, const flux_mlp_weights *w, const float *rows, int32_t n_in, float *wide,
+                      void *narrow, void *inner, void *out)
+{
+    status        st = ST_OK;
+    stream       *s = f->opts.compute;
+    const int32_t n = f->seq.n_steps;
+    TRY(stream_copy_in(s, wide, rows, (size_t)n * (size_t)n_in * sizeof(float)));
+    TRY(stream_convert(s, &(convert_args){
+        .x = wide, .y = narrow, .n = (int64_t)n * n_in, .x_type = DT_F32, .y_type = f->opts.type}));
+    TRY(put_product(f, &w->in, (linear_rows){.x = narrow, .y = inner, .ldx = n_in, .ldy = f->d, .n_rows = n,
+                                          .act = ACT_SILU, .y_type = f->opts.type}));
+    TRY(put_product(f, &w->out, (linear_rows){.x = inner, .y = out, .ldx = f->d, .ldy = f->d, .n_rows = n,
+                                           .y_type = f->opts.type}));
+    TRY(stream_sync(s)); /* rows may change */
+fail:
+    return st;
+}
+
+/* temb = (time + guidance) + pooled for all steps, [n_steps, D]. */
+static status compute_temb(flux_transformer *f, const float *pooled, float *wide, void *narrow, void *inner, void *part,
+                           void *temb, float *rows)
+{
+    status                     st = ST_OK;
+    const flux_sequence       *seq = &f->seq;
+    const flux_global_weights *w = &f->weights->global;
+    const int64_t              n_values = (int64_t)seq->n_steps * f->d;
+    const int32_t              n_pooled = f->config.pooled_projection_dim;
+    const add_args             add = {.a = temb, .b = part, .y = temb, .n = n_values, .type = f->opts.type};
+
+    for (int i = 0; i < seq->n_steps; i++) sinusoid(seq->t[i], rows + (size_t)i * SINUSOID);
+    TRY(put_mlp(f, &w->time, rows, SINUSOID, wide, narrow, inner, temb));
+    if (f->config.guidance_embeds) {
+        for (int i = 0; i < seq->n_steps; i++) sinusoid(seq->guidance, rows + (size_t)i * SINUSOID);
+        TRY(put_mlp(f, &w->guidance, rows, SINUSOID, wide, narrow, inner, part));
+        TRY(stream_add(f->opts.compute, &add));
+    }
+    for (int i = 0; i < seq->n_steps; i++)
+        memcpy(rows + (size_t)i * (size_t)n_pooled, pooled, (size_t)n_pooled * sizeof(float));
+    TRY(put_mlp(f, &w->pooled, rows, n_pooled, wide, narrow, inner, part));
+    TRY(stream_add(f->opts.compute, &add));
+fail:
+    return st;
+}
+
+/* Each rank computes every n-th unit, then all get all. */
+static status compute_modulation(flux_transformer *f, const float *pooled)
+{
+    status             st = ST_OK;
+    const flux_config *c = &f->config;
+    stream            *s = f->opts.compute;
+    const int          n = f->seq.n_steps;
+    const int32_t      n_pooled = c->pooled_projection_dim;
+    const size_t       widest = (size_t)(n_pooled > SINUSOID ? n_pooled : SINUSOID);
+    const size_t       step_bytes = (size_t)n * (size_t)f->d * f->element;
+    const size_t       total = unit_offset(f, n_units(c));
+    arena              scratch = {0};
+    float             *wide = NULL;
+    void              *narrow = NULL, *inner = NULL, *part = NULL, *temb = NULL;
+    float             *rows = malloc((size_t)n * widest * sizeof(float));
+    float             *host = malloc(total * sizeof(float));
+
+    if (rows == NULL || host == NULL) {
+        st = err_set(ST_NO_MEMORY, "modulation of %d steps: %zu bytes", n, total * sizeof(float));
+        goto fail;
+    }
+    arena_plan(&scratch, &wide, (size_t)n * (widest > (size_t)f->d ? widest : (size_t)f->d) * sizeof(float), "inputs");
+    arena_plan(&scratch, &narrow, (size_t)n * widest * f->element, "inputs");
+    arena_plan(&scratch, &inner, step_bytes, "inner");
+    arena_plan(&scratch, &part, step_bytes, "part");
+    arena_plan(&scratch, &temb, step_bytes, "temb");
+    TRY(arena_take(&scratch, f->opts.dev, "time embedding"));
+    if (f->seq.temb != NULL) {
+        TRY(stream_copy_in(s, wide, f->seq.temb, (size_t)n * (size_t)f->d * sizeof(float)));
+        TRY(stream_convert(s, &(convert_args){
+            .x = wide, .y = temb, .n = (int64_t)n * f->d, .x_type = DT_F32, .y_type = f->opts.type}));
+    } else {
+        TRY(compute_temb(f, pooled, wide, narrow, inner, part, temb, rows));
+    }
+    TRY(tap_rows(f->opts.tap, s, "dit.temb", 0, f->opts.type, temb, f->d, 0, n, f->d));
+    TRY(stream_silu(s, &(silu_args){.x = temb, .y = part, .n = (int64_t)n * f->d, .type = f->opts.type}));
+
+    const int n_ranks = comm_size(f->opts.comm);
+    for (int unit = comm_rank(f->opts.comm); unit < n_units(c); unit += n_ranks) {
+        const linear *l = unit_linear(f, unit);
+        const size_t  at = unit_offset(f, unit);
+        TRY(put_product(f, l, (linear_rows){.x = part, .y = f->modulation + at, .ldx = f->d, .ldy = l->w.shape[0],
+                                         .n_rows = n, .y_type = DT_F32}));
+        TRY(put_drop(f, l, sizeof(*l)));
+        TRY(stream_copy_out(s, host + at, f->modulation + at, (unit_offset(f, unit + 1) - at) * sizeof(float)));
+    }
+    TRY(stream_sync(s));
+fail:
+    st = comm_agree(f->opts.comm, st);
+    for (int unit = 0; st == ST_OK && unit < n_units(&f->config); unit++) {
+        size_t at = unit_offset(f, unit);
+        st = comm_bcast(f->opts.comm, unit % comm_size(f->opts.comm), host + at,
+                        (unit_offset(f, unit + 1) - at) * sizeof(float));
+    }
+    if (st == ST_OK && f->opts.type == DT_BF16 && f->opts.parity)
+        for (size_t i = 0; i < total; i++) host[i] = bf16_round(host[i]);
+    if (st == ST_OK) st = stream_copy_in(s, f->modulation, host, total * sizeof(float));
+    if (st == ST_OK) st = stream_sync(s);
+    arena_free(&scratch);
+    free(rows);
+    free(host);
+    return st;
+}
+
+/* ---- prepare and release */
+
+static status plan_memory(flux_transformer *f)
+{
+    const flux_config *c = &f->config;
+    const size_t       rows = (size_t)f->rows.count, d = (size_t)f->d, e = f->element;
+    arena             *a = &f->memory;
+    arena_plan(a, &f->hidden, rows * d * e, "residual stream");
+    arena_plan(a, &f->context, (size_t)f->rows.n_text * d * e, "embedded text");
+    arena_plan(a, &f->normed, rows * d * e, "normalised rows");
+    arena_plan(a, &f->q, rows * d * e, "queries");
+    arena_plan(a, &f->kv, 2 * rows * d * e, "keys and values");
+    arena_plan(a, &f->mixed, rows * (d + (size_t)f->mlp) * e, "attention and MLP");
+    arena_plan(a, &f->packed, (size_t)f->rows.n_image * (size_t)c->in_channels * e, "latents");
+    arena_plan(a, &f->state_max, rows * (size_t)c->n_heads * sizeof(float), "softmax maxima");
+    arena_plan(a, &f->state_sum, rows * (size_t)c->n_heads * sizeof(float), "softmax sums");
+    arena_plan(a, &f->state_out, rows * d * sizeof(float), "softmax outputs");
+    arena_plan(a, &f->pos, rows * 3 * sizeof(int32_t), "positions");
+    arena_plan(a, &f->table, f->positions.n_floats * sizeof(float), "position tables");
+    arena_plan(a, &f->modulation, unit_offset(f, n_units(c)) * sizeof(float), "modulation");
+    return arena_take(a, f->opts.dev, "transformer");
+}
+
+/* Text rows of rank 0 to their owners, through context_embedder. */
+static status embed_text(flux_transformer *f)
+{
+    status        st = ST_OK;
+    stream       *s = f->opts.compute;
+    const int32_t width = f->config.joint_attention_dim;
+    const int32_t n = f->rows.n_text;
+    const int     n_ranks = comm_size(f->opts.comm);
+    const size_t  n_values = (size_t)n * (size_t)width;
+    arena         scratch = {0};
+    float        *wide = NULL;
+    void         *narrow = NULL;
+    float        *mine = malloc((n_values + 1) * sizeof(float));
+    size_t       *bytes = calloc((size_t)n_ranks, sizeof(*bytes));
+    if (mine == NULL || bytes == NULL) st = err_set(ST_NO_MEMORY, "text rows: %zu values", n_values);
+    arena_plan(&scratch, &wide, n_values * sizeof(float), "text rows");
+    arena_plan(&scratch, &narrow, n_values * f->element, "text rows");
+    if (st == ST_OK) st = arena_take(&scratch, f->opts.dev, "text rows");
+    TRY(comm_agree(f->opts.comm, st));
+    for (int r = 0; r < n_ranks; r++) bytes[r] = (size_t)f->rank_rows[r].n_text * (size_t)width * sizeof(float);
+    TRY(comm_scatter(f->opts.comm, 0, f->seq.text, bytes, mine));
+    if (n > 0) {
+        TRY(stream_copy_in(s, wide, mine, n_values * sizeof(float)));
+        TRY(stream_convert(s, &(convert_args){
+            .x = wide, .y = narrow, .n = (int64_t)n_values, .x_type = DT_F32, .y_type = f->opts.type}));
+        TRY(put_product(f, &f->weights->global.context_embedder,
+                        (linear_rows){.x = narrow, .y = f->context, .ldx = width, .ldy = f->d, .n_rows = n,
+                                   .y_type = f->opts.type}));
+        TRY(tap_rows(f->opts.tap, s, "dit.context_embedder", 0, f->opts.type, f->context, f->d, f->rows.first, n, f->d));
+    }
+fail:
+    if (st == ST_OK) st = stream_sync(s);
+    arena_free(&scratch);
+    free(mine);
+    free(bytes);
+    return st;
+}
+
+static status open_exchange(flux_transformer *f)
+{
+    const int n_ranks = comm_size(f->opts.comm);
+    int32_t  *n_rows = calloc((size_t)n_ranks, sizeof(*n_rows));
+    if (n_rows == NULL) return err_set(ST_NO_MEMORY, "rows of %d ranks", n_ranks);
+    for (int r = 0; r < n_ranks; r++) n_rows[r] = f->rank_rows[r].count;
+    status st = kv_exchange_open(&f->exchange, &(kv_exchange_opts){
+        .comm = f->opts.comm, .dev = f->opts.dev, .n_rows = n_rows, .row_bytes = 2 * (size_t)f->d * f->element,
+        .reverse_order = f->opts.reverse_order});
+    free(n_rows);
+    return st;
+}
+
+status flux_transformer_prepare(flux_transformer *f, const flux_sequence *seq)
+{
+    status    st = ST_OK;
+    const int n_ranks = comm_size(f->opts.comm), rank = comm_rank(f->opts.comm);
+    float    *pooled = malloc((size_t)f->config.pooled_projection_dim * sizeof(float));
+    int32_t  *pos = NULL;
+
+    flux_transformer_release(f);
+    f->prepared = true;
+    f->seq = *seq;
+    f->positions = *seq->positions;
+    f->rank_rows = calloc((size_t)n_ranks, sizeof(*f->rank_rows));
+    if (pooled == NULL || f->rank_rows == NULL) {
+        st = err_set(ST_NO_MEMORY, "transformer: rows of %d ranks", n_ranks);
+    } else {
+        for (int r = 0; r < n_ranks; r++)
+            f->rank_rows[r] = geometry_split(seq->n_text, seq->geometry->n_image, n_ranks, r);
+        f->rows = f->rank_rows[rank];
+        pos = malloc(((size_t)f->rows.count * 3 + 1) * sizeof(*pos));
+        st = pos == NULL ? err_set(ST_NO_MEMORY, "positions of %d rows", f->rows.count) : plan_memory(f);
+    }
+    TRY(comm_agree(f->opts.comm, st));
+    TRY(open_exchange(f));
+    geometry_positions(seq->geometry, f->rows, seq->n_text, pos);
+    if (f->rows.count > 0)
+        TRY(stream_copy_in(f->opts.compute, f->pos, pos, (size_t)f->rows.count * 3 * sizeof(*pos)));
+    if (rank == 0) memcpy(pooled, seq->pooled, (size_t)f->config.pooled_projection_dim * sizeof(float));
+    TRY(comm_bcast(f->opts.comm, 0, pooled, (size_t)f->config.pooled_projection_dim * sizeof(float)));
+    TRY(compute_modulation(f, pooled));
+    TRY(embed_text(f));
+fail:
+    if (st == ST_OK) st = stream_sync(f->opts.compute); /* pos is read until here */
+    else stream_sync(f->opts.compute);
+    free(pos);
+    free(pooled);
+    st = comm_agree(f->opts.comm, st);
+    if (st != ST_OK) flux_transformer_release(f);
+    return st;
+}
+
+void flux_transformer_release(flux_transformer *f)
+{
+    if (!f->prepared) return;
+    stream_sync(f->opts.compute); /* nothing may use the memory any more */
+    kv_exchange_close(f->exchange);
+    f->exchange = NULL;
+    arena_free(&f->memory);
+    free(f->rank_rows);
+    f->rank_rows = NULL;
+    f->prepared = false;
+}
+
+status flux_transformer_sync(flux_transformer *f)
+{
+    status st = stream_sync(f->opts.compute);
+    status travel_st = kv_exchange_sync(f->exchange);
+    return st != ST_OK ? st : travel_st;
+}
+
+row_range flux_transformer_rows(const flux_transformer *f)
+{
+    return f->rows;
+}
+
+/* ---- one forward */
+
+/* A run of this rank's rows that one stream's weights apply to. */
+typedef struct span {
+    int32_t first, n;
+    int32_t n_first; /* text rows in it, when one weight serves both streams */
+} span;
+
+static void *at_row(const flux_transformer *f, unsigned char *buffer, int64_t row, int64_t ld)
+{
+    return buffer + (size_t)(row * ld) * f->element;
+}
+
+static status put_norm(flux_transformer *f, span rows, int unit, int step, int shift_chunk, int scale_chunk)
+{
+    return stream_layernorm(f->opts.compute, &(layernorm_args){
+        .x = at_row(f, f->hidden, rows.first, f->d), .y = at_row(f, f->normed, rows.first, f->d),
+        .scale = modulation_at(f, unit, step, scale_chunk), .shift = modulation_at(f, unit, step, shift_chunk),
+        .ldx = f->d, .ldy = f->d, .n_rows = rows.n, .width = f->d, .eps = NORM_EPS, .type = f->opts.type,
+        .one_plus = true, .parity = f->opts.parity});
+}
+
+static status put_rope(flux_transformer *f, span rows, void *x, const float *scale)
+{
+    const position_plan *p = &f->positions;
+    return stream_qk_norm_rope(f->opts.compute, &(qk_norm_rope_args){
+        .x = x, .scale = scale, .table = f->table, .pos = f->pos + (size_t)rows.first * 3, .ld = f->d,
+        .table_at = {(int64_t)p->offset[0], (int64_t)p->offset[1], (int64_t)p->offset[2]},
+        .n_pairs = {p->width[0] / 2, p->width[1] / 2, p->width[2] / 2},
+        .n_rows = rows.n, .n_heads = f->config.n_heads, .head_dim = f->config.head_dim,
+        .eps = NORM_EPS, .type = f->opts.type});
+}
+
+/* y = x W^T of a span, from one buffer to another. */
+static status put_rows(flux_transformer *f, span rows, const linear *l, void *x, int64_t ldx, void *y, int64_t ldy,
+                       activation act, const float *gate)
+{
+    return put_product(f, l, (linear_rows){.x = at_row(f, x, rows.first, ldx), .y = at_row(f, y, rows.first, ldy),
+                                        .ldx = ldx, .ldy = ldy, .n_rows = rows.n, .n_first = rows.n_first, .act = act,
+                                        .gate = gate, .y_type = f->opts.type});
+}
+
+static unsigned char *values_of(const flux_transformer *f)
+{
+    return f->kv + (size_t)f->rows.count * (size_t)f->d * f->element;
+}
+
+static status put_keys_and_values(flux_transformer *f, span rows, const linear *k, const linear *v, const float *k_scale)
+{
+    status st = ST_OK;
+    TRY(put_rows(f, rows, k, f->normed, f->d, f->kv, f->d, ACT_NONE, NULL));
+    TRY(put_rope(f, rows, at_row(f, f->kv, rows.first, f->d), k_scale));
+    TRY(put_rows(f, rows, v, f->normed, f->d, values_of(f), f->d, ACT_NONE, NULL));
+fail:
+    return st;
+}
+
+static status put_queries(flux_transformer *f, span rows, const linear *q, const float *q_scale)
+{
+    status st = ST_OK;
+    TRY(put_rows(f, rows, q, f->normed, f->d, f->q, f->d, ACT_NONE, NULL));
+    TRY(put_rope(f, rows, at_row(f, f->q, rows.first, f->d), q_scale));
+fail:
+    return st;
+}
+
+/* Attention of this rank's queries over the blocks of all ranks, in the order of the sequence. */
+static status put_attention(flux_transformer *f)
+{
+    status  st = ST_OK;
+    bool    first = true;
+    int32_t n_left = 0;
+    for (int r = 0; r < comm_size(f->opts.comm); r++) n_left += f->rank_rows[r].count;
+    for (;;) {
+        kv_block block;
+        TRY(kv_exchange_next(f->exchange, f->opts.compute, &block));
+        if (block.data == NULL) break;
+        n_left -= block.n_rows;
+        const size_t value_at = (size_t)block.n_rows * (size_t)f->d * f->element;
+        if (f->rows.count > 0)
+            TRY(stream_attention(f->opts.compute, &(attention_args){
+                .q = f->q, .k = block.data, .v = (const unsigned char *)block.data + value_at, .out = f->mixed,
+                .state_max = f->state_max, .state_sum = f->state_sum, .state_out = f->state_out,
+                .ldq = f->d, .ldk = f->d, .ldv = f->d, .ldo = f->d + f->mlp,
+                .n_q = f->rows.count, .n_kv = block.n_rows, .kv_first = f->rank_rows[block.owner].n_text,
+                .n_heads = f->config.n_heads, .head_dim = f->config.head_dim,
+                .scale = 1.0f / sqrtf((float)f->config.head_dim), .type = f->opts.type,
+                .first = first, .last = n_left == 0}));
+        first = false;
+    }
+    TRY(kv_exchange_end(f->exchange, f->opts.compute));
+fail:
+    return st;
+}
+
+static status tap_block(flux_transformer *f, int block, int step, const char *what, span rows, void *buffer, int64_t ld,
+                        int64_t first_row)
+{
+    if (f->opts.tap == NULL || rows.n == 0) return ST_OK;
+    char name[64];
+    snprintf(name, sizeof(name), "dit.%d.%s", block, what);
+    return tap_rows(f->opts.tap, f->opts.compute, name, step, f->opts.type, at_row(f, buffer, rows.first, ld), ld,
+                    first_row, rows.n, f->d);
+}
+
+static status double_block(flux_transformer *f, int block, int step)
+{
+    status                     st = ST_OK;
+    const flux_double_weights *w = &f->weights->doubles[block];
+    const flux_stream_weights *stream_weights[N_STREAMS] = {&w->image, &w->text};
+    const qk_scales           *scales = &f->block_scales[block];
+    const int64_t              wide = f->d + f->mlp; /* row stride of `mixed` */
+    const span                 spans[N_STREAMS] = {{f->rows.n_text, f->rows.n_image, 0}, {0, f->rows.n_text, 0}};
+    unsigned char             *mlp = f->mixed + (size_t)f->d * f->element;
+
+    for (int i = 0; i < N_STREAMS; i++) {
+        if (spans[i].n == 0) continue;
+        TRY(put_norm(f, spans[i], 2 * block + i, step, SHIFT_ATTN, SCALE_ATTN));
+        TRY(put_keys_and_values(f, spans[i], &stream_weights[i]->k, &stream_weights[i]->v, scales->k[i]));
+    }
+    TRY(kv_exchange_begin(f->exchange, f->opts.compute, f->kv));
+    for (int i = 0; i < N_STREAMS; i++)
+        if (spans[i].n > 0) TRY(put_queries(f, spans[i], &stream_weights[i]->q, scales->q[i]));
+    TRY(put_attention(f));
+    TRY(tap_block(f, block, step, "attn_out", (span){0, f->rows.count, 0}, f->mixed, wide, f->rows.first));
+    for (int i = 0; i < N_STREAMS; i++) {
+        const int unit = 2 * block + i;
+        if (spans[i].n == 0) continue;
+        TRY(put_rows(f, spans[i], &stream_weights[i]->out, f->mixed, wide, f->hidden, f->d, ACT_NONE,
+                     modulation_at(f, unit, step, GATE_ATTN)));
+        TRY(put_norm(f, spans[i], unit, step, SHIFT_MLP, SCALE_MLP));
+        TRY(put_rows(f, spans[i], &stream_weights[i]->ff_in, f->normed, f->d, mlp, wide, ACT_GELU_TANH, NULL));
+        TRY(put_rows(f, spans[i], &stream_weights[i]->ff_out, mlp, wide, f->hidden, f->d, ACT_NONE,
+                     modulation_at(f, unit, step, GATE_MLP)));
+    }
+    TRY(put_drop(f, w, sizeof(*w)));
+fail:
+    return st;
+}
+
+static status single_block(flux_transformer *f, int block, int step)
+{
+    status                     st = ST_OK;
+    const int                  index = block - f->config.num_layers;
+    const flux_single_weights *w = &f->weights->singles[index];
+    const qk_scales           *scales = &f->block_scales[block];
+    const int                  unit = 2 * f->config.num_layers + index;
+    const int64_t              wide = f->d + f->mlp;
+    const span                 all = {0, f->rows.count, f->rows.n_text};
+    unsigned char             *mlp = f->mixed + (size_t)f->d * f->element;
+
+    if (all.n > 0) {
+        TRY(put_norm(f, all, unit, step, SHIFT_ATTN, SCALE_ATTN));
+        TRY(put_keys_and_values(f, all, &w->k, &w->v, scales->k[STREAM_IMAGE]));
+    }
+    TRY(kv_exchange_begin(f->exchange, f->opts.compute, f->kv));
+    if (all.n > 0) {
+        TRY(put_queries(f, all, &w->q, scales->q[STREAM_IMAGE]));
+        TRY(put_rows(f, all, &w->mlp, f->normed, f->d, mlp, wide, ACT_GELU_TANH, NULL)); /* hides the first transfer */
+    }
+    TRY(put_attention(f));
+    TRY(tap_block(f, block, step, "attn_out", all, f->mixed, wide, f->rows.first));
+    if (all.n > 0)
+        TRY(put_rows(f, all, &w->out, f->mixed, wide, f->hidden, f->d, ACT_NONE,
+                     modulation_at(f, unit, step, GATE_ATTN)));
+    TRY(put_drop(f, w, sizeof(*w)));
+fail:
+    return st;
+}
+
+static status embed_latents(flux_transformer *f, int step, const float *latents)
+{
+    status        st = ST_OK;
+    stream       *s = f->opts.compute;
+    const int32_t channels = f->config.in_channels;
+    const span    image = {f->rows.n_text, f->rows.n_image, 0};
+    if (f->rows.n_text > 0)
+        TRY(stream_copy(s, f->hidden, f->context, (size_t)f->rows.n_text * (size_t)f->d * f->element));
+    if (image.n > 0) {
+        TRY(stream_convert(s, &(convert_args){.x = latents, .y = f->packed, .n = (int64_t)image.n * channels,
+                                              .x_type = DT_F32, .y_type = f->opts.type}));
+        TRY(put_product(f, &f->weights->global.x_embedder,
+                        (linear_rows){.x = f->packed, .y = at_row(f, f->hidden, image.first, f->d), .ldx = channels,
+                                   .ldy = f->d, .n_rows = image.n, .y_type = f->opts.type}));
+        TRY(tap_rows(f->opts.tap, s, "dit.x_embedder", step, f->opts.type, at_row(f, f->hidden, image.first, f->d), f->d,
+                     geometry_first_token(f->rows, f->seq.n_text), image.n, f->d));
+    }
+fail:
+    return st;
+}
+
+static status project_velocity(flux_transformer *f, int step, void *velocity)
+{
+    status        st = ST_OK;
+    const span    image = {f->rows.n_text, f->rows.n_image, 0};
+    const int32_t channels = f->config.out_channels;
+    const int     unit = n_units(&f->config) - 1;
+    const int64_t first = geometry_first_token(f->rows, f->seq.n_text);
+    if (image.n == 0) return ST_OK;
+    TRY(put_norm(f, image, unit, step, OUT_SHIFT, OUT_SCALE));
+    TRY(tap_rows(f->opts.tap, f->opts.compute, "dit.norm_out", step, f->opts.type,
+                 at_row(f, f->normed, image.first, f->d), f->d, first, image.n, f->d));
+    TRY(put_product(f, &f->weights->global.proj_out,
+                    (linear_rows){.x = at_row(f, f->normed, image.first, f->d), .y = velocity, .ldx = f->d, .ldy = channels,
+                               .n_rows = image.n, .y_type = f->opts.type}));
+    TRY(tap_rows(f->opts.tap, f->opts.compute, "dit.velocity", step, f->opts.type, velocity, channels, first, image.n,
+                 channels));
+fail:
+    return st;
+}
+
+status flux_transformer_step(flux_transformer *f, int step, const float *table, const float *latents, void *velocity)
+{
+    status    st = ST_OK;
+    const int n_blocks = f->opts.n_blocks > 0 && f->opts.n_blocks < n_blocks_of(&f->config) ? f->opts.n_blocks
+                                                                                             : n_blocks_of(&f->config);
+    TRY(stream_copy_in(f->opts.compute, f->table, table, f->positions.n_floats * sizeof(float)));
+    TRY(embed_latents(f, step, latents));
+    for (int block = 0; block < n_blocks; block++) {
+        TRY(block < f->config.num_layers ? double_block(f, block, step) : single_block(f, block, step));
+        TRY(tap_block(f, block, step, "image", (span){f->rows.n_text, f->rows.n_image, 0}, f->hidden, f->d,
+                      geometry_first_token(f->rows, f->seq.n_text)));
+        TRY(tap_block(f, block, step, "text", (span){0, f->rows.n_text, 0}, f->hidden, f->d, f->rows.first));
+    }
+    TRY(project_velocity(f, step, velocity));
+fail:
+    return st;
+}

@@ -1,0 +1,62 @@
+/* FLUX.1's transformer on one rank's rows of the sequence.
+ * Source: FluxTransformer2DModel (diffusers); rows are cut as geometry.h says, text rows first.
+ *
+ *   open -> { prepare -> step, step, ... -> release } per picture -> close
+ *
+ * Rows live in one buffer of activations [rows, D]: this rank's text rows, then its image rows. Per block each rank
+ * projects K and V of its rows, which travel to all ranks in order (comm.h), then Q; attention consumes the blocks. */
+#ifndef DYPE_FLUX_TRANSFORMER_H
+#define DYPE_FLUX_TRANSFORMER_H
+
+#include "comm.h"
+#include "device.h"
+#include "geometry.h"
+#include "model.h"
+#include "position.h"
+#include "tap.h"
+
+typedef struct flux_transformer flux_transformer;
+
+typedef struct flux_transformer_opts {
+    const model       *model;  /* borrowed, as all below */
+    comm              *comm;
+    device            *dev;
+    stream            *compute;
+    const tap         *tap;    /* NULL: nobody looks */
+    dtype              type;   /* of activations: F32 or BF16 */
+    bool               parity; /* every rounding of the bf16 reference */
+    bool               reverse_order; /* a test of the tests: blocks of keys in the wrong order */
+    int                n_blocks; /* run only so many blocks, 0: all (parity hunting) */
+} flux_transformer_opts;
+
+/* What does not change during a picture. */
+typedef struct flux_sequence {
+    const geometry      *geometry;
+    const position_plan *positions;
+    int32_t              n_text;
+    int                  n_steps;
+    const float         *t;        /* [n_steps] as it enters the sinusoid, about 1000 .. 0 */
+    float                guidance; /* the same; ignored without guidance_embeds */
+    const float         *text;     /* [n_text, joint_attention_dim], host; read on rank 0 only */
+    const float         *pooled;   /* [pooled_projection_dim], host; read on rank 0 only */
+    const float         *temb;     /* NULL, or [n_steps, D] to use instead of the embedders' (tests) */
+} flux_sequence;
+
+/* Collective from here on, over all ranks of opts->comm. */
+status flux_transformer_open(flux_transformer **out, const flux_transformer_opts *opts);
+void   flux_transformer_close(flux_transformer *f); /* accepts NULL */
+
+/* Plans memory, scatters the text rows, computes the modulation of all steps. */
+status flux_transformer_prepare(flux_transformer *f, const flux_sequence *seq);
+/* Puts one forward on the compute stream. table: position tables of this step as position_plan lays them out, host,
+ * the same on all ranks, unchanged until the stream is synced. latents: [n_image of this rank, in_channels] fp32,
+ * device. velocity: [the same, out_channels] in the activations' type, device. */
+status flux_transformer_step(flux_transformer *f, int step, const float *table, const float *latents, void *velocity);
+/* Waits for the compute stream and for what travels beside it. */
+status flux_transformer_sync(flux_transformer *f);
+void   flux_transformer_release(flux_transformer *f);
+
+/* This rank's rows; valid while prepared. */
+row_range flux_transformer_rows(const flux_transformer *f);
+
+#endif
