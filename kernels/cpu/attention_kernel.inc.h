@@ -1,0 +1,346 @@
+/* The body of an attention kernel, included once per instruction set by attention_<isa>.c.
+ *
+ *   S^T = K Q^T * scale        [keys of a tile, queries of a panel]
+ *   m' = max(m, max_key S)     a = exp(m - m')    P = exp(S - m')
+ *   l  = l * a + sum_key P     O^T = O^T * a + V^T P^T
+ *
+ * Everything is transposed: a vector holds LANES queries, and keys and channels are broadcast. So maximum and sum over keys
+ * need no step across lanes, a query row meets the same instructions in every lane, and its bits cannot depend
+ * on its place in the panel, on the number of rows, or on where the caller cut the keys (at multiples of KEY_TILE). Both
+ * products keep GROUP x 3 accumulators in registers: GROUP keys (or channels) by a panel of 3 * LANES queries.
+ *
+ * A tile of K and V is copied (widened, paired) once per item and used by all its panels. Within a product the channels,
+ * or keys, are added one after another in fp32. What is kept between tiles (m, l, O) lives in memory as fp32, so a state
+ * that the caller saves and hands back changes nothing. A key that is masked for a query has S = -inf and P = 0, and a tile
+ * whose keys are all masked leaves m, l and O as they were: exp(m - m) is exactly 1. No tile is ever skipped.
+ *
+ * A unit is what one lane of a product's operand holds: one fp32 channel or key (PACK 1), or a pair in bf16 (PACK 2).
+ *
+ * The including file defines
+ *   LANES, GROUP (divides 8, a multiple of PACK), PACK, CHANNEL_BLOCK, the types vec (LANES floats), unit (4 bytes), units (LANES units);
+ *   vec_load, vec_store, vec_set1, vec_add, vec_sub, vec_mul, vec_div, vec_max (NaN in the second operand stays),
+ *   vec_fma(a, b, c) = a * b + c, vec_power2(t): 2^n from the low bits of t = n + 1.5 * 2^23,
+ *   vec_keep(p, x, limit): 0 where x < limit, else p;
+ *   units_load, units_store, units_set1, units_dot(a, b, acc), weights_pack(p[PACK], &sum): units, and adds them to sum. */
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "cpu/attention.h"
+
+enum {
+    PANEL = 3 * LANES,
+    MAX_HEAD_DIM = 512,
+    ALIGN = 64
+};
+
+#define UNROLL _Pragma("GCC unroll 8")
+#define INLINE static inline __attribute__((always_inline))
+
+/* One item's memory, all fp32 or units. */
+typedef struct item {
+    unit  *k;    /* [KEY_TILE, head_dim / PACK] */
+    unit  *v;    /* [head_dim / GROUP, KEY_TILE / PACK, GROUP] */
+    float *s;    /* [KEY_TILE, PANEL]; the weights P replace it as units [KEY_TILE / PACK, PANEL] */
+    unit  *row;  /* [2, MAX_HEAD_DIM] on its way into another layout */
+    unit  *q;    /* per panel [head_dim / PACK, PANEL] */
+    float *out;  /* per panel [head_dim, PANEL] */
+    float *stat; /* per panel [2, PANEL]: maximum, sum */
+} item;
+
+/* Bytes of an item; lays it out at base when `it` is given. */
+static size_t item_place(item *it, char *base, int32_t head_dim, int32_t n_panels)
+{
+    size_t dim = (size_t)head_dim, panels = (size_t)n_panels, at = 0;
+    size_t k = at;
+    at += KEY_TILE * dim / PACK;
+    size_t v = at;
+    at += KEY_TILE * dim / PACK;
+    size_t s = at;
+    at += KEY_TILE * PANEL;
+    size_t row = at;
+    at += 2 * MAX_HEAD_DIM;
+    size_t q = at;
+    at += panels * PANEL * dim / PACK;
+    size_t out = at;
+    at += panels * PANEL * dim;
+    size_t stat = at;
+    at += panels * PANEL * 2;
+    if (it != NULL) {
+        float *f = (float *)(void *)base;
+        unit *u = (unit *)(void *)base;
+        *it = (item){.k = u + k, .v = u + v, .s = f + s, .row = u + row, .q = u + q, .out = f + out, .stat = f + stat};
+    }
+    return (at * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+static size_t scratch_bytes(int32_t head_dim, int32_t n_panels)
+{
+    return item_place(NULL, NULL, head_dim, n_panels);
+}
+
+/* e^x for x <= 0, within 1 ulp; 0 below -87.33 (where e^x leaves the normal numbers) and for -inf; NaN stays.
+ * x = n ln 2 + r; e^r = 1 + r + r^2 p(r), p fitted for the least relative error on |r| <= ln 2 / 2 (3e-9). ln 2 is split so that
+ * n times its high part is exact. */
+INLINE vec vec_exp(vec x)
+{
+    const vec limit = vec_set1(-0x1.5d589ep6f), magic = vec_set1(0x1.8p23f);
+    vec y = vec_max(limit, x);
+    vec t = vec_fma(y, vec_set1(0x1.715476p+0f), magic);
+    vec n = vec_sub(t, magic);
+    vec r = vec_fma(n, vec_set1(-0x1.63p-1f), y);
+    r = vec_fma(n, vec_set1(0x1.bd0106p-13f), r);
+    vec p = vec_fma(r, vec_set1(0x1.6a2352p-10f), vec_set1(0x1.123a6cp-7f));
+    p = vec_fma(p, r, vec_set1(0x1.5558f4p-5f));
+    p = vec_fma(p, r, vec_set1(0x1.55549p-3f));
+    p = vec_fma(p, r, vec_set1(0x1.fffffcp-2f));
+    p = vec_fma(p, r, vec_set1(1.0f));
+    p = vec_fma(p, r, vec_set1(1.0f));
+    return vec_keep(vec_mul(p, vec_power2(t)), x, limit);
+}
+
+/* Channels of one row of q, k or v as units, in order. */
+INLINE void row_read(unit *to, const void *x, int64_t at, int32_t n, dtype type)
+{
+#if PACK == 1
+    if (type == DT_F32) {
+        memcpy(to, (const float *)x + at, (size_t)n * sizeof(float));
+    } else {
+        const uint16_t *from = (const uint16_t *)x + at;
+        for (int32_t c = 0; c < n; c += 8)
+            for (int32_t i = 0; i < 8; i++) to[c + i] = bf16_to_f32(from[c + i]);
+    }
+#else
+    (void)type;
+    memcpy(to, (const uint16_t *)x + at, (size_t)n * sizeof(uint16_t));
+#endif
+}
+
+/* One tile of keys and values; rows up to the next multiple of GROUP are zero. */
+INLINE void tile_read(const item *it, const attention_args *a, int32_t head, int32_t key, int32_t n_keys, int32_t dim)
+{
+    const int32_t n_units = dim / PACK, n_padded = (n_keys + GROUP - 1) / GROUP * GROUP;
+    const size_t row_bytes = (size_t)n_units * sizeof(unit);
+    const int64_t column = (int64_t)head * dim;
+    for (int32_t i = 0; i < n_padded; i++) {
+        if (i < n_keys)
+            row_read(it->k + i * n_units, a->k, (key + (int64_t)i) * a->ldk + column, dim, a->type);
+        else
+            memset(it->k + i * n_units, 0, row_bytes);
+    }
+    for (int32_t i = 0; i < n_padded; i += PACK) {
+        unit *first = it->row;
+        for (int32_t j = 0; j < PACK; j++) {
+            if (i + j < n_keys)
+                row_read(first + j * n_units, a->v, (key + (int64_t)i + j) * a->ldv + column, dim, a->type);
+            else
+                memset(first + j * n_units, 0, row_bytes);
+        }
+#if PACK == 1
+        for (int32_t c = 0; c < dim; c += GROUP)
+            memcpy(it->v + (c * KEY_TILE + i * GROUP), first + c, GROUP * sizeof(unit));
+#else
+        uint16_t pair[2][GROUP];
+        for (int32_t c = 0; c < dim; c += GROUP) {
+            memcpy(pair[0], (const char *)first + (size_t)c * 2, sizeof(pair[0]));
+            memcpy(pair[1], (const char *)(first + n_units) + (size_t)c * 2, sizeof(pair[1]));
+            unit *to = it->v + (c * KEY_TILE + i * GROUP) / PACK;
+            for (int32_t j = 0; j < GROUP; j++) to[j] = (uint32_t)pair[0][j] | (uint32_t)pair[1][j] << 16;
+        }
+#endif
+    }
+}
+
+/* s[GROUP, PANEL] = (s +) scale * k q^T over n channel units. */
+INLINE void scores_group(float *s, const unit *k, int32_t ldk, const unit *q, int32_t n, bool start, vec scale)
+{
+    vec acc[GROUP][3];
+    UNROLL for (int r = 0; r < GROUP; r++)
+        UNROLL for (int j = 0; j < 3; j++) acc[r][j] = vec_set1(0.0f);
+    for (int32_t c = 0; c < n; c++) {
+        units q0 = units_load(q), q1 = units_load(q + LANES), q2 = units_load(q + 2 * LANES);
+        UNROLL for (int r = 0; r < GROUP; r++) {
+            units b = units_set1(k[r * ldk + c]);
+            acc[r][0] = units_dot(b, q0, acc[r][0]);
+            acc[r][1] = units_dot(b, q1, acc[r][1]);
+            acc[r][2] = units_dot(b, q2, acc[r][2]);
+        }
+        q += PANEL;
+    }
+    UNROLL for (int r = 0; r < GROUP; r++)
+        UNROLL for (int j = 0; j < 3; j++) {
+            float *to = s + r * PANEL + j * LANES;
+            vec_store(to, start ? vec_mul(acc[r][j], scale) : vec_fma(acc[r][j], scale, vec_load(to)));
+        }
+}
+
+/* Scores of n_padded keys and one panel. Channels go in blocks whose queries stay in the first cache. */
+INLINE void scores_tile(const item *it, const unit *q, int32_t n_padded, int32_t dim, float scale)
+{
+    const int32_t n_units = dim / PACK;
+    for (int32_t c = 0; c < n_units; c += CHANNEL_BLOCK) {
+        const int32_t n = n_units - c < CHANNEL_BLOCK ? n_units - c : CHANNEL_BLOCK;
+        for (int32_t i = 0; i < n_padded; i += GROUP)
+            scores_group(it->s + i * PANEL, it->k + i * n_units + c, n_units, q + c * PANEL, n, c == 0, vec_set1(scale));
+    }
+}
+
+/* Bias and masks of a tile, for a panel that starts at query row `row`. */
+static void scores_mask(float *s, const attention_args *a, int32_t head, int32_t row, int32_t n_rows, int32_t key,
+                        int32_t n_keys, int32_t n_padded)
+{
+    if (a->bias != NULL) {
+        const float *bias = a->bias + head * a->bias_ld + (a->n_q - 1);
+        for (int32_t i = 0; i < n_keys; i++)
+            for (int32_t r = 0; r < n_rows; r++) s[i * PANEL + r] += bias[(int64_t)key + i - row - r];
+    }
+    if (a->causal) {
+        for (int32_t i = 0; i < n_keys; i++)
+            for (int32_t r = 0; r < PANEL; r++)
+                if (key + i > row + r) s[i * PANEL + r] = -INFINITY;
+    }
+    for (int32_t i = n_keys * PANEL; i < n_padded * PANEL; i++) s[i] = -INFINITY;
+}
+
+/* Turns scores into weights, updates maximum and sum; factor: what the output so far is multiplied by. */
+INLINE void weights_tile(float *s, float *stat, vec factor[3], int32_t n_padded)
+{
+    vec max[3], sum[3];
+    UNROLL for (int j = 0; j < 3; j++) max[j] = vec_load(s + j * LANES);
+    for (int32_t i = 1; i < n_padded; i++)
+        UNROLL for (int j = 0; j < 3; j++) max[j] = vec_max(max[j], vec_load(s + i * PANEL + j * LANES));
+    UNROLL for (int j = 0; j < 3; j++) {
+        vec old = vec_load(stat + j * LANES);
+        vec now = vec_max(old, max[j]);
+        vec_store(stat + j * LANES, now);
+        max[j] = vec_max(vec_set1(-FLT_MAX), now); /* all keys masked so far: -inf - -inf must not be */
+        factor[j] = vec_exp(vec_sub(old, max[j]));
+        sum[j] = vec_set1(0.0f);
+    }
+    for (int32_t i = 0; i < n_padded; i += PACK)
+        UNROLL for (int j = 0; j < 3; j++) {
+            vec p[PACK];
+            UNROLL for (int h = 0; h < PACK; h++)
+                p[h] = vec_exp(vec_sub(vec_load(s + (i + h) * PANEL + j * LANES), max[j]));
+            units_store(s + i / PACK * PANEL + j * LANES, weights_pack(p, &sum[j]));
+        }
+    UNROLL for (int j = 0; j < 3; j++) {
+        float *l = stat + PANEL + j * LANES;
+        vec_store(l, vec_fma(vec_load(l), factor[j], sum[j]));
+    }
+}
+
+/* out[dim, PANEL] = out * factor + v^T p^T. */
+INLINE void output_tile(const item *it, float *out, const vec factor[3], int32_t n_padded, int32_t dim)
+{
+    for (int32_t c = 0; c < dim; c += GROUP) {
+        const unit *v = it->v + c * (KEY_TILE / PACK);
+        const float *p = it->s;
+        float *o = out + c * PANEL;
+        vec acc[GROUP][3];
+        UNROLL for (int r = 0; r < GROUP; r++)
+            UNROLL for (int j = 0; j < 3; j++) acc[r][j] = vec_mul(vec_load(o + r * PANEL + j * LANES), factor[j]);
+        for (int32_t i = 0; i < n_padded; i += PACK) {
+            units p0 = units_load(p), p1 = units_load(p + LANES), p2 = units_load(p + 2 * LANES);
+            UNROLL for (int r = 0; r < GROUP; r++) {
+                units b = units_set1(v[r]);
+                acc[r][0] = units_dot(b, p0, acc[r][0]);
+                acc[r][1] = units_dot(b, p1, acc[r][1]);
+                acc[r][2] = units_dot(b, p2, acc[r][2]);
+            }
+            v += GROUP;
+            p += PANEL;
+        }
+        UNROLL for (int r = 0; r < GROUP; r++)
+            UNROLL for (int j = 0; j < 3; j++) vec_store(o + r * PANEL + j * LANES, acc[r][j]);
+    }
+}
+
+/* Queries and, in the first block or a later one, the empty or the given state. Rows past n_rows are zero. */
+INLINE void panel_read(const item *it, const attention_args *a, int32_t head, int32_t row, int32_t n_rows, unit *q,
+                       float *out, float *stat, int32_t dim)
+{
+    const int32_t n_units = dim / PACK;
+    memset(q, 0, (size_t)n_units * PANEL * sizeof(unit));
+    memset(out, 0, (size_t)dim * PANEL * sizeof(float));
+    for (int32_t r = 0; r < PANEL; r++) {
+        stat[r] = -INFINITY;
+        stat[PANEL + r] = 0.0f;
+    }
+    for (int32_t r = 0; r < n_rows; r++) {
+        const int64_t i = (int64_t)row + r;
+        row_read(it->row, a->q, i * a->ldq + (int64_t)head * dim, dim, a->type);
+        for (int32_t c = 0; c < n_units; c++) q[c * PANEL + r] = it->row[c];
+        if (a->first) continue;
+        const float *from = a->state_out + (i * a->n_heads + head) * dim;
+        for (int32_t c = 0; c < dim; c++) out[c * PANEL + r] = from[c];
+        stat[r] = a->state_max[i * a->n_heads + head];
+        stat[PANEL + r] = a->state_sum[i * a->n_heads + head];
+    }
+}
+
+/* The state, or in the last block the result. A row that met no key at all becomes 0. */
+INLINE void panel_write(const attention_args *a, int32_t head, int32_t row, int32_t n_rows, float *out,
+                        const float *stat, int32_t dim)
+{
+    if (a->last)
+        for (int32_t c = 0; c < dim; c++)
+            UNROLL for (int j = 0; j < 3; j++) {
+                float *o = out + c * PANEL + j * LANES;
+                vec_store(o, vec_div(vec_load(o), vec_load(stat + PANEL + j * LANES)));
+            }
+    for (int32_t r = 0; r < n_rows; r++) {
+        const int64_t i = (int64_t)row + r;
+        const bool empty = stat[PANEL + r] == 0.0f;
+        if (!a->last) {
+            float *to = a->state_out + (i * a->n_heads + head) * dim;
+            for (int32_t c = 0; c < dim; c++) to[c] = out[c * PANEL + r];
+            a->state_max[i * a->n_heads + head] = stat[r];
+            a->state_sum[i * a->n_heads + head] = stat[PANEL + r];
+        } else if (a->type == DT_F32) {
+            float *to = (float *)a->out + (i * a->ldo + (int64_t)head * dim);
+            for (int32_t c = 0; c < dim; c++) to[c] = empty ? 0.0f : out[c * PANEL + r];
+        } else {
+            uint16_t *to = (uint16_t *)a->out + (i * a->ldo + (int64_t)head * dim);
+            for (int32_t c = 0; c < dim; c++) to[c] = f32_to_bf16(empty ? 0.0f : out[c * PANEL + r]);
+        }
+    }
+}
+
+INLINE void item_run(const attention_args *a, int32_t head, int32_t row, int32_t n_rows, void *scratch, int32_t dim)
+{
+    const int32_t n_panels = (n_rows + PANEL - 1) / PANEL;
+    const size_t q_size = (size_t)(dim / PACK) * PANEL, out_size = (size_t)dim * PANEL;
+    item it;
+    item_place(&it, scratch, dim, n_panels);
+    for (int32_t p = 0; p < n_panels; p++) {
+        const int32_t left = n_rows - p * PANEL;
+        panel_read(&it, a, head, row + p * PANEL, left < PANEL ? left : PANEL, it.q + (size_t)p * q_size,
+                   it.out + (size_t)p * out_size, it.stat + p * 2 * PANEL, dim);
+    }
+    for (int32_t key = 0, n_keys; key < a->n_kv; key += n_keys) {
+        const int32_t end = key < a->kv_first && a->kv_first < a->n_kv ? a->kv_first : a->n_kv;
+        n_keys = end - key < KEY_TILE ? end - key : KEY_TILE;
+        const int32_t n_padded = (n_keys + GROUP - 1) / GROUP * GROUP;
+        tile_read(&it, a, head, key, n_keys, dim);
+        for (int32_t p = 0; p < n_panels; p++) {
+            const int32_t left = n_rows - p * PANEL;
+            vec factor[3];
+            scores_tile(&it, it.q + (size_t)p * q_size, n_padded, dim, a->scale);
+            if (a->bias != NULL || a->causal || n_padded != n_keys)
+                scores_mask(it.s, a, head, row + p * PANEL, left < PANEL ? left : PANEL, key, n_keys, n_padded);
+            weights_tile(it.s, it.stat + p * 2 * PANEL, factor, n_padded);
+            output_tile(&it, it.out + (size_t)p * out_size, factor, n_padded, dim);
+        }
+    }
+    for (int32_t p = 0; p < n_panels; p++) {
+        const int32_t left = n_rows - p * PANEL;
+        panel_write(a, head, row + p * PANEL, left < PANEL ? left : PANEL, it.out + (size_t)p * out_size,
+                    it.stat + p * 2 * PANEL, dim);
+    }
+}
+
+static void run(const attention_args *a, int32_t head, int32_t row, int32_t n_rows, void *scratch)
+{
+    item_run(a, head, row, n_rows, scratch, a->head_dim);
+}
