@@ -17,4 +17,7 @@ typedef struct noise_opts {
 } noise_opts;
 #define NOISE_OPTS_INIT ((noise_opts){.kind = NOISE_TORCH_CPU, .sms = 132, .threads_per_sm = 2048})
 
+/* The words of a job file; index: the enum; NULL after the last. */
+extern const char *const noise_kind_names[];
+
 #endif

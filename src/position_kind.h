@@ -40,4 +40,16 @@ typedef struct position_opts {
     ((position_opts){                                                                                                  \
         .method = POSITION_YARN, .dype = true, .variant = VARIANT_OFFICIAL, .lambda_s = NAN, .lambda_t = 2.0})
 
+/* The words of a job file; index: the enum; NULL after the last. */
+extern const char *const position_method_names[];
+extern const char *const position_variant_names[];
+
+bool position_method_can_dype(position_method method);
+/* Whether the method, with this `dype`, has the variant; the first one that it has is its default. */
+bool position_variant_exists(position_method method, bool dype, position_variant variant);
+
+enum { POSITION_LABEL_BYTES = 48 };
+/* A name for files and logs: "base", "dy-yarn", "dy-yarn-v1", "time-aware-switch". Returns label. */
+const char *position_label(const position_opts *opts, char label[POSITION_LABEL_BYTES]);
+
 #endif
