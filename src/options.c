@@ -1,0 +1,255 @@
+#include "options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "suggest.h"
+
+static const char hint[] = "try `dype-dist --help`";
+
+enum { THREADS_MAX = 4096, BLOCKS_MAX = 10000 };
+
+enum {
+    OPT_HELP,
+    OPT_VERSION,
+    OPT_CHECK,
+    OPT_BACKEND,
+    OPT_MODEL,
+    OPT_ONLY,
+    OPT_OUT,
+    OPT_THREADS,
+    OPT_OVERWRITE,
+    OPT_LOG_JSON,
+    OPT_QUIET,
+    OPT_DUMP,
+    OPT_BLOCKS,
+    OPT_ISA,
+    OPT_NOT_YET /* known to the design, absent from this version */
+};
+
+/* `help` NULL: not offered. */
+static const struct {
+    const char *name, *value;
+    int id;
+    const char *help;
+} known[] = {
+    {"help", NULL, OPT_HELP, "print this and exit"},
+    {"version", NULL, OPT_VERSION, "print the version and exit"},
+    {"check", NULL, OPT_CHECK, "check the job file and the model folder; render nothing"},
+    {"backend", "NAME", OPT_BACKEND, "auto, cpu, strict (cpu that finds stale pointers) or cuda"},
+    {"model", "DIR", OPT_MODEL, "model folder, instead of the job's"},
+    {"only", "NAME", OPT_ONLY, "only the pictures of this name or id (may repeat)"},
+    {"out", "DIR", OPT_OUT, "where relative outputs start, instead of the current directory"},
+    {"threads", "N", OPT_THREADS, "threads per rank, instead of cores / ranks on the node"},
+    {"overwrite", NULL, OPT_OVERWRITE, "replace outputs, instead of keeping the old one as NAME.N.png"},
+    {"log-json", "FILE", OPT_LOG_JSON, "append events as one JSON object per line"},
+    {"quiet", NULL, OPT_QUIET, "no progress; errors only"},
+    {"dump", "NAME", OPT_DUMP, "save the tensor of that name, such as dit.12.attn_out@3 (may repeat)"},
+    {"blocks", "N", OPT_BLOCKS, "run only the first N transformer blocks"},
+    {"isa", "NAME", OPT_ISA, "auto, avx512bf16, avx512, avx2 or plain"},
+    {"plan", NULL, OPT_NOT_YET, NULL},
+    {"for", "NAME", OPT_NOT_YET, NULL},
+    {"ranks", "N", OPT_NOT_YET, NULL},
+    {"watchdog", "SECONDS", OPT_NOT_YET, NULL},
+    {"bench", NULL, OPT_NOT_YET, NULL},
+    {"decode", "FILE", OPT_NOT_YET, NULL},
+    {"recipe", "FILE", OPT_NOT_YET, NULL},
+    {"spectra", "FILE", OPT_NOT_YET, NULL},
+    {"plot-positions", "FILE", OPT_NOT_YET, NULL},
+};
+enum { N_KNOWN = sizeof(known) / sizeof(known[0]) };
+
+void options_print_help(FILE *out)
+{
+    fprintf(out, "usage: dype-dist [options] JOB.yaml\n"
+                 "       mpirun -n RANKS dype-dist [options] JOB.yaml\n\n"
+                 "Renders the pictures of a job file with a FLUX.1 model and DyPE.\n\n");
+    for (size_t i = 0; i < N_KNOWN; i++) {
+        if (known[i].help == NULL) continue;
+        int used = fprintf(out, "  --%s%s%s", known[i].name, known[i].value != NULL ? " " : "",
+                           known[i].value != NULL ? known[i].value : "");
+        fprintf(out, "%*s%s\n", used < 20 ? 20 - used : 1, "", known[i].help);
+    }
+    fprintf(out, "\nexit codes: 0 all pictures done, 1 some failed, 2 bad usage, 3 bad job file, 4 bad model folder,\n"
+                 "  5 out of memory, 6 communication failed, 7 device unusable, 8 output unwritable,\n"
+                 "  75 stopped by a signal, run again\n");
+}
+
+static status unknown_option(const char *arg)
+{
+    char word[48];
+    size_t n = strcspn(arg, "=");
+    if (n >= sizeof(word)) n = sizeof(word) - 1;
+    memcpy(word, arg, n);
+    word[n] = '\0';
+    suggestion nearest = suggest_begin(word + strspn(word, "-"));
+    for (size_t i = 0; i < N_KNOWN; i++)
+        if (known[i].help != NULL) suggest_offer(&nearest, known[i].name);
+    if (nearest.best != NULL)
+        return err_set(ST_USAGE, "unknown option %s; nearest: --%s; %s", word, nearest.best, hint);
+    return err_set(ST_USAGE, "unknown option %s; %s", word, hint);
+}
+
+static status read_count(const char *name, const char *text, int min, int max, int *out)
+{
+    char *end = NULL;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    bool digits = text[0] != '\0' && text[strspn(text, "0123456789")] == '\0';
+    if (!digits || errno != 0 || value < min || value > max)
+        return err_set(ST_USAGE, "--%s: found \"%s\"; allowed: an integer from %d to %d; %s", name, text, min, max,
+                       hint);
+    *out = (int)value;
+    return ST_OK;
+}
+
+static status read_word(const char *name, const char *text, const char *const *words, int *out)
+{
+    char list[128] = "";
+    suggestion nearest = suggest_begin(text);
+    for (int i = 0; words[i] != NULL; i++) {
+        if (strcmp(words[i], text) == 0) {
+            *out = i;
+            return ST_OK;
+        }
+        size_t used = strlen(list);
+        snprintf(list + used, sizeof(list) - used, "%s%s", used > 0 ? ", " : "", words[i]);
+        suggest_offer(&nearest, words[i]);
+    }
+    bool near = nearest.best != NULL;
+    return err_set(ST_USAGE, "--%s: found \"%s\"; allowed: %s%s%s; %s", name, text, list, near ? "; nearest: " : "",
+                   near ? nearest.best : "", hint);
+}
+
+static status read_isa(options *o, const char *text)
+{
+    static const char *const words[] = {"auto", "avx512bf16", "avx512", "avx2", "plain", NULL};
+    static const cpu_isa isas[] = {ISA_PLAIN, ISA_AVX512_BF16, ISA_AVX512, ISA_AVX2, ISA_PLAIN};
+    int index = 0;
+    status st = read_word("isa", text, words, &index);
+    if (st != ST_OK) return st;
+    o->isa_given = index > 0;
+    o->isa = isas[index];
+    return ST_OK;
+}
+
+static status read_option(options *o, int id, const char *name, const char *value)
+{
+    static const char *const backends[] = {"auto", "cpu", "strict", "cuda", NULL};
+    status st = ST_OK;
+    int backend = 0;
+    if (value != NULL && value[0] == '\0') return err_set(ST_USAGE, "--%s: found an empty value; %s", name, hint);
+    switch (id) {
+    case OPT_HELP:
+        o->help = true;
+        break;
+    case OPT_VERSION:
+        o->version = true;
+        break;
+    case OPT_CHECK:
+        o->check = true;
+        break;
+    case OPT_OVERWRITE:
+        o->overwrite = true;
+        break;
+    case OPT_QUIET:
+        o->quiet = true;
+        break;
+    case OPT_MODEL:
+        o->model = value;
+        break;
+    case OPT_OUT:
+        o->out_dir = value;
+        break;
+    case OPT_LOG_JSON:
+        o->log_json = value;
+        break;
+    case OPT_ONLY:
+        o->only[o->n_only++] = value;
+        break;
+    case OPT_DUMP:
+        o->dump[o->n_dump++] = value;
+        break;
+    case OPT_THREADS:
+        return read_count(name, value, 1, THREADS_MAX, &o->n_threads);
+    case OPT_BLOCKS:
+        return read_count(name, value, 0, BLOCKS_MAX, &o->n_blocks);
+    case OPT_ISA:
+        return read_isa(o, value);
+    case OPT_BACKEND:
+        TRY(read_word(name, value, backends, &backend));
+        o->backend = (option_backend)backend;
+        break;
+    default:
+        return err_set(ST_USAGE, "--%s is not in this version; %s", name, hint);
+    }
+fail:
+    return st;
+}
+
+enum { FIRST_INDEX = 256 }; /* getopt_long returns FIRST_INDEX + index into known: no character */
+
+/* The table of getopt_long; ends with zeros. */
+static void fill_table(struct option table[N_KNOWN + 1])
+{
+    memset(table, 0, (N_KNOWN + 1) * sizeof(table[0]));
+    for (int i = 0; i < N_KNOWN; i++)
+        table[i] = (struct option){known[i].name, known[i].value != NULL ? required_argument : no_argument, NULL,
+                                   FIRST_INDEX + i};
+}
+
+/* What getopt_long found wrong: sign ':' is a missing value; optopt is a letter, a known option, or 0. */
+static status wrong_option(int sign, char **argv)
+{
+    if (sign == ':') return err_set(ST_USAGE, "option %s needs a value; %s", argv[optind - 1], hint);
+    if (optopt >= FIRST_INDEX)
+        return err_set(ST_USAGE, "option --%s takes no value; %s", known[optopt - FIRST_INDEX].name, hint);
+    if (optopt != 0) return err_set(ST_USAGE, "unknown option -%c (options are long: --quiet); %s", optopt, hint);
+    return unknown_option(argv[optind - 1]);
+}
+
+status options_read(options *o, int argc, char **argv)
+{
+    status st = ST_OK;
+    struct option table[N_KNOWN + 1];
+    *o = (options){.n_blocks = -1};
+    o->only = calloc((size_t)argc + 1, sizeof(*o->only));
+    o->dump = calloc((size_t)argc + 1, sizeof(*o->dump));
+    if (o->only == NULL || o->dump == NULL) {
+        st = err_set(ST_NO_MEMORY, "options: %d arguments", argc);
+        goto fail;
+    }
+    fill_table(table);
+    optind = 0; /* starts over: a process may read several command lines */
+    for (;;) {
+        int sign = getopt_long(argc, argv, ":", table, NULL);
+        if (sign == -1) break;
+        if (sign < FIRST_INDEX) TRY(wrong_option(sign, argv));
+        TRY(read_option(o, known[sign - FIRST_INDEX].id, known[sign - FIRST_INDEX].name, optarg));
+    }
+    int n_left = argc - optind;
+    if (n_left == 0 && (o->help || o->version)) return ST_OK;
+    if (n_left == 0) {
+        st = err_set(ST_USAGE, "found no job file; usage: dype-dist [options] JOB.yaml; %s", hint);
+        goto fail;
+    }
+    if (n_left > 1) {
+        st = err_set(ST_USAGE, "found %d job files (%s, %s%s); allowed: one; %s", n_left, argv[optind],
+                     argv[optind + 1], n_left > 2 ? ", ..." : "", hint);
+        goto fail;
+    }
+    o->job_path = argv[optind];
+    return ST_OK;
+fail:
+    options_close(o);
+    return st;
+}
+
+void options_close(options *o)
+{
+    free(o->only);
+    free(o->dump);
+    *o = (options){.n_blocks = -1};
+}
