@@ -27,72 +27,22 @@ typedef struct axis {
     double s;         /* patches / base_patches > 1 */
 } axis;
 
-const char *position_method_name(position_method method)
+/* base and time-aware have one form and ignore `dype`. */
+static bool is_dype(const position_opts *opts)
 {
-    static const char *const names[] = {"base", "pi", "ntk", "yarn", "time-aware"};
-    return names[method];
-}
-
-const char *position_variant_name(position_variant variant)
-{
-    static const char *const names[] = {"official",   "v1",         "paper",      "paper-L1024", "fit2",
-                                        "switch",     "continuous", "ablate-exp", "ablate-mult", "ablate-ntk-only",
-                                        "ablate-both"};
-    return names[variant];
-}
-
-/* Methods that `dype` changes; the others have one form and ignore it. */
-static bool has_dynamic_form(position_method method)
-{
-    return method == POSITION_PI || method == POSITION_NTK || method == POSITION_YARN;
+    return opts->dype && position_method_can_dype(opts->method);
 }
 
 status position_check(const position_opts *opts)
 {
-    static const struct {
-        position_method method;
-        bool dype;
-        position_variant variants[6]; /* official ends the list */
-        const char *words;
-    } known[] = {
-        {POSITION_BASE, false, {VARIANT_OFFICIAL}, "official"},
-        {POSITION_PI, false, {VARIANT_OFFICIAL}, "official"},
-        {POSITION_PI, true, {VARIANT_OFFICIAL}, "official"},
-        {POSITION_NTK, false, {VARIANT_OFFICIAL}, "official"},
-        {POSITION_NTK,
-         true,
-         {VARIANT_ABLATE_EXP, VARIANT_ABLATE_MULT, VARIANT_OFFICIAL},
-         "official, ablate-exp, ablate-mult"},
-        {POSITION_YARN,
-         false,
-         {VARIANT_PAPER, VARIANT_PAPER_L1024, VARIANT_FIT2, VARIANT_OFFICIAL},
-         "official, paper, paper-L1024, fit2"},
-        {POSITION_YARN,
-         true,
-         {VARIANT_V1, VARIANT_PAPER, VARIANT_PAPER_L1024, VARIANT_ABLATE_NTK_ONLY, VARIANT_ABLATE_BOTH,
-          VARIANT_OFFICIAL},
-         "official, v1, paper, paper-L1024, ablate-ntk-only, ablate-both"},
-        {POSITION_TIME_AWARE,
-         false,
-         {VARIANT_SWITCH, VARIANT_CONTINUOUS, VARIANT_OFFICIAL},
-         "official (= switch), switch, continuous"},
-    };
-    bool dype = opts->dype && has_dynamic_form(opts->method);
     if (!isnan(opts->lambda_s) && !(opts->lambda_s >= 0.0 && isfinite(opts->lambda_s)))
         return err_set(ST_BAD_JOB, "position: lambda_s: got %g, want 0 or more", opts->lambda_s);
     if (!(opts->lambda_t >= 0.0 && isfinite(opts->lambda_t)))
         return err_set(ST_BAD_JOB, "position: lambda_t: got %g, want 0 or more", opts->lambda_t);
-    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-        if (known[i].method != opts->method || known[i].dype != dype) continue;
-        for (const position_variant *v = known[i].variants;; v++) {
-            if (*v == opts->variant) return ST_OK;
-            if (*v == VARIANT_OFFICIAL) break;
-        }
-        return err_set(ST_BAD_JOB, "position: variant: got %s, method %s %s dype has %s",
-                       position_variant_name(opts->variant), position_method_name(opts->method),
-                       dype ? "with" : "without", known[i].words);
-    }
-    return err_set(ST_BAD_JOB, "position: unknown method %d", (int)opts->method);
+    if (!position_variant_exists(opts->method, is_dype(opts), opts->variant))
+        return err_set(ST_BAD_JOB, "position: method %s %s dype has no variant %s", position_method_names[opts->method],
+                       is_dype(opts) ? "with" : "without", position_variant_names[opts->variant]);
+    return ST_OK;
 }
 
 static double native_wave(const axis *a, int i)
@@ -192,7 +142,7 @@ static double lambda_s_of(const position_opts *opts)
 /* How far the method is taken at noise level t; 1 is the static method. */
 static double kappa_of(const position_opts *opts, double t)
 {
-    return opts->dype ? lambda_s_of(opts) * pow(t, opts->lambda_t) : 1.0;
+    return is_dype(opts) ? lambda_s_of(opts) * pow(t, opts->lambda_t) : 1.0;
 }
 
 static void yarn(const position_opts *opts, const axis *a, double t, double *inv_freq, double *mscale,
@@ -361,8 +311,7 @@ bool position_plan_is_active(const position_plan *plan)
 
 bool position_plan_is_dynamic(const position_plan *plan)
 {
-    const position_opts *opts = &plan->opts;
-    bool moves = opts->method == POSITION_TIME_AWARE || (opts->dype && has_dynamic_form(opts->method));
+    bool moves = plan->opts.method == POSITION_TIME_AWARE || is_dype(&plan->opts);
     return moves && position_plan_is_active(plan);
 }
 
@@ -380,14 +329,13 @@ __attribute__((format(printf, 4, 5))) static void append(char *buf, size_t size,
 char *position_plan_describe(const position_plan *plan, char *buf, size_t size)
 {
     static const char *const axis_names[POSITION_AXES] = {"", "rows", "columns"};
-    const position_opts *opts = &plan->opts;
-    bool dype = opts->dype && has_dynamic_form(opts->method);
+    position_opts opts = plan->opts;
+    char label[POSITION_LABEL_BYTES];
     size_t length = 0;
+    opts.dype = is_dype(&opts);
     if (size > 0) buf[0] = '\0';
-    append(buf, size, &length, "%s", position_method_name(opts->method));
-    if (opts->method != POSITION_BASE)
-        append(buf, size, &length, "%s %s", dype ? " dype" : "", position_variant_name(opts->variant));
-    if (dype) append(buf, size, &length, ", lambda_s %g, lambda_t %g", lambda_s_of(opts), opts->lambda_t);
+    append(buf, size, &length, "%s", position_label(&opts, label));
+    if (opts.dype) append(buf, size, &length, ", lambda_s %g, lambda_t %g", lambda_s_of(&opts), opts.lambda_t);
     for (int a = 1; a < POSITION_AXES; a++) {
         append(buf, size, &length, "%s %s ", a == 1 ? ":" : ",", axis_names[a]);
         if (axis_is_scaled(plan, a))

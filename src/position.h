@@ -16,11 +16,8 @@
 
 enum { POSITION_AXES = 3 };
 
-/* "yarn", "paper-L1024": words of job files. */
-const char *position_method_name(position_method method);
-const char *position_variant_name(position_variant variant);
-
-/* Whether the method has the variant, with or without dype; the message says what it has. ST_BAD_JOB if not. */
+/* ST_BAD_JOB for a variant that the method does not have and for constants out of range. base and time-aware take
+ * either `dype`. */
 status position_check(const position_opts *opts);
 
 /* Angle per patch of each wave, and the factor on cos and sin, of one spatial axis at noise level t (1 = noise).
@@ -67,8 +64,8 @@ bool position_plan_is_active(const position_plan *plan);
 /* True when tables depend on t, so that they must be made anew at each step. */
 bool position_plan_is_dynamic(const position_plan *plan);
 
-/* One line for the log: "yarn dype official, lambda_s 1, lambda_t 2: rows 256 patches (4.00 x base 64), columns
- * native". Cut at size; returns buf. */
+/* One line for the log: "dy-yarn, lambda_s 1, lambda_t 2: rows 256 patches (4.00 x base 64), columns native (64
+ * patches, base 64)". Cut at size; returns buf. */
 char *position_plan_describe(const position_plan *plan, char *buf, size_t size);
 
 #endif
