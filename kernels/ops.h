@@ -3,7 +3,8 @@
  * Rules that every implementation keeps:
  * - Pointers are device memory; strides (ld*) are in elements; element offsets are 64-bit.
  * - Activations are F32 or BF16 (`type`); arithmetic inside is fp32 and is rounded once at the store,
- *   unless `parity` asks for every rounding of the bf16 reference (spec: PyTorch eager mode).
+ *   unless `parity` asks for every rounding of the bf16 reference (spec: PyTorch eager mode). With F32 activations
+ *   `parity` changes nothing.
  * - A row's result never depends on how many rows the call has, nor on the number of threads (docs/reproducibility
  *   rule): products run in tiles of ROW_TILE rows, short tiles are zero-padded; the tile grid starts at row 0 and
  *   again at row n_first, where image rows follow text rows.
@@ -74,7 +75,7 @@ typedef struct layernorm_args {
     float        eps;
     dtype        type;
     bool         one_plus;
-    bool         parity; /* rounds the norm, 1 + scale, the product and the sum */
+    bool         parity; /* with one_plus: rounds the norm, 1 + scale, the product and the sum */
 } layernorm_args;
 
 /* y = x * rsqrt(mean(x^2) + eps) * scale (T5). */
@@ -103,6 +104,7 @@ typedef struct qk_norm_rope_args {
     int32_t        n_rows, n_heads, head_dim;
     float          eps;
     dtype          type;
+    bool           parity; /* rounds the norm before the rotation */
 } qk_norm_rope_args;
 
 /* y = silu(x), n elements. */
@@ -195,7 +197,7 @@ typedef struct conv_args {
     const void   *x; /* [height or height/2, width or width/2, c_in] */
     const void   *x_above, *x_below; /* the input row before the first and after the last; NULL: outside the image */
     void         *y;        /* [height, width, c_out], may be residual, not x */
-    const void   *residual; /* [height, width, c_out] or NULL */
+    const void   *residual; /* [height, width, c_out], y_type, or NULL */
     const float  *norm_mul, *norm_add; /* [c_in] or NULL */
     linear_weight w;
     int32_t       height, width; /* output rows held here, output width */
@@ -263,7 +265,7 @@ const char *cpu_isa_name(cpu_isa isa);
 const kernel_table *kernels_plain(void);
 
 /* oneDNN and own vector code, limited to `isa` (also inside oneDNN; call it before anything else uses oneDNN).
- * ISA_PLAIN gives portable C for the own code and oneDNN's lowest common instruction set for the rest. */
+ * ISA_PLAIN ("portable") gives portable C for the own code and oneDNN's lowest common instruction set for the rest. */
 const kernel_table *kernels_cpu(cpu_isa isa);
 
 #endif
