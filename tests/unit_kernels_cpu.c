@@ -1,0 +1,439 @@
+/* Every operation of the cpu kernels against the plain ones, on every instruction set of this machine. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include <math.h>
+
+#include "kernel_check.h"
+
+static const kernel_table *cpu, *plain;
+static kernel_context *cpu_ctx, *plain_ctx;
+
+/* ---- products ---- */
+
+typedef struct linear_case {
+    int32_t    n_rows, n_first, n_in, n_out, gap; /* gap: row strides beyond the width */
+    dtype      type, y_type, w_type, bias_type;   /* DT_OTHER: no bias */
+    activation act;
+    bool       gate, parity;
+} linear_case;
+
+static const linear_case linear_cases[] = {
+    {1, 0, 64, 64, 0, DT_F32, DT_F32, DT_F32, DT_F32, ACT_NONE, false, false},
+    {64, 0, 192, 128, 0, DT_F32, DT_F32, DT_BF16, DT_BF16, ACT_NONE, false, false},
+    {130, 70, 67, 129, 5, DT_F32, DT_F32, DT_F16, DT_OTHER, ACT_GELU_TANH, false, false},
+    {65, 1, 33, 3, 7, DT_F32, DT_F32, DT_F32, DT_F16, ACT_SILU, false, false},
+    {28, 0, 300, 500, 0, DT_F32, DT_F32, DT_BF16, DT_BF16, ACT_QUICK_GELU, false, false},
+    {70, 6, 96, 200, 3, DT_F32, DT_F32, DT_BF16, DT_F32, ACT_NONE, true, false},
+    {64, 0, 192, 128, 0, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_NONE, false, false},
+    {131, 67, 97, 260, 9, DT_BF16, DT_BF16, DT_F32, DT_F32, ACT_GELU_TANH, false, false},
+    {20, 0, 128, 96, 0, DT_BF16, DT_F32, DT_F16, DT_F16, ACT_SILU, false, false},
+    {5, 0, 3072, 130, 0, DT_BF16, DT_BF16, DT_BF16, DT_OTHER, ACT_NONE, true, false},
+    {70, 6, 96, 200, 3, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_NONE, true, true},
+    {33, 0, 80, 72, 1, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_QUICK_GELU, false, true},
+    {33, 0, 80, 72, 1, DT_BF16, DT_F32, DT_BF16, DT_BF16, ACT_GELU_TANH, false, true},
+    {3, 0, 4096, 40, 0, DT_F32, DT_F32, DT_F32, DT_OTHER, ACT_NONE, false, false},
+};
+
+static void linear_is_right(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(linear_cases) / sizeof(linear_cases[0]); i++) {
+        const linear_case *c = &linear_cases[i];
+        int64_t ldx = c->n_in + c->gap, ldy = c->n_out + 2 * c->gap, n_y = c->n_rows * ldy;
+        void *x = array_make("x", c->type, c->n_rows * ldx, 0.1f, 1.0f);
+        void *w = array_make("w", c->w_type, (int64_t)c->n_out * c->n_in, 0.0f, 1.0f / sqrtf((float)c->n_in));
+        void *bias = c->bias_type == DT_OTHER ? NULL : array_make("bias", c->bias_type, c->n_out, 0.0f, 0.5f);
+        float *gate = c->gate ? array_make("gate", DT_F32, c->n_out, 0.0f, 1.0f) : NULL;
+        void *want = array_make("y", c->y_type, n_y, 0.0f, 1.0f), *got = array_copy(want, c->y_type, n_y);
+        void *before = array_copy(want, c->y_type, n_y);
+        linear_args args = {.x = x, .y = want, .w = {w, bias, c->w_type, bias == NULL ? DT_F32 : c->bias_type},
+                            .gate = gate, .ldx = ldx, .ldy = ldy, .n_rows = c->n_rows, .n_first = c->n_first,
+                            .n_in = c->n_in, .n_out = c->n_out, .type = c->type, .y_type = c->y_type, .act = c->act,
+                            .parity = c->parity};
+        assert_int_equal(plain->linear(plain_ctx, &args), ST_OK);
+        args.y = got;
+        assert_int_equal(cpu->linear(cpu_ctx, &args), ST_OK);
+
+        char what[64];
+        snprintf(what, sizeof(what), "linear case %zu", i);
+        assert_close(got, want, c->y_type, n_y, what);
+        size_t bytes = dtype_bytes(c->y_type);
+        for (int64_t row = 0; row < c->n_rows; row++) /* what lies between the rows is not ours */
+            assert_same_bits((char *)got + (size_t)(row * ldy + c->n_out) * bytes,
+                             (char *)before + (size_t)(row * ldy + c->n_out) * bytes, 2 * (size_t)c->gap * bytes, what);
+        free(x), free(w), free(bias), free(gate), free(want), free(got), free(before);
+    }
+}
+
+typedef struct conv_case {
+    int32_t height, width, first_row, c_in, c_out, kernel;
+    dtype   type, y_type, w_type;
+    bool    above, below, norm, silu, upsample, residual, parity;
+} conv_case;
+
+static const conv_case conv_cases[] = {
+    {8, 32, 0, 16, 32, 3, DT_F32, DT_F32, DT_F32, false, false, false, false, false, false, false},
+    {5, 37, 11, 3, 24, 3, DT_F32, DT_F32, DT_BF16, true, true, true, true, false, true, false},
+    {10, 34, 6, 24, 3, 3, DT_F32, DT_F32, DT_F16, true, false, true, true, false, false, false},
+    {6, 70, 14, 48, 16, 3, DT_F32, DT_F32, DT_BF16, true, true, false, false, true, false, false},
+    {3, 5, 0, 20, 12, 1, DT_F32, DT_F32, DT_F32, true, true, false, false, false, true, false},
+    {1, 1, 0, 8, 8, 3, DT_F32, DT_F32, DT_F32, false, false, true, false, false, false, false},
+    {8, 32, 0, 16, 32, 3, DT_BF16, DT_BF16, DT_BF16, false, false, false, false, false, false, false},
+    {5, 37, 11, 24, 40, 3, DT_BF16, DT_BF16, DT_F32, false, true, true, true, false, true, false},
+    {6, 70, 14, 32, 16, 3, DT_BF16, DT_F32, DT_BF16, true, true, false, false, true, false, false},
+    {9, 33, 7, 48, 32, 3, DT_BF16, DT_BF16, DT_BF16, true, true, true, true, false, true, true},
+    {9, 33, 7, 48, 32, 1, DT_BF16, DT_BF16, DT_BF16, false, false, false, false, false, false, true},
+    {4, 6, 8, 300, 10, 3, DT_BF16, DT_BF16, DT_BF16, true, true, true, true, false, true, false},
+};
+
+static void conv_is_right(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(conv_cases) / sizeof(conv_cases[0]); i++) {
+        const conv_case *c = &conv_cases[i];
+        int64_t source = c->upsample ? 4 : 1, n_y = (int64_t)c->height * c->width * c->c_out;
+        int64_t row = (int64_t)(c->upsample ? c->width / 2 : c->width) * c->c_in;
+        float fan = sqrtf((float)(c->c_in * c->kernel * c->kernel));
+        void *x = array_make("x", c->type, (int64_t)c->height * c->width * c->c_in / source, 0.2f, 1.0f);
+        void *above = c->above ? array_make("above", c->type, row, 0.0f, 1.0f) : NULL;
+        void *below = c->below ? array_make("below", c->type, row, 0.0f, 1.0f) : NULL;
+        void *w = array_make("w", c->w_type, (int64_t)c->c_out * c->c_in * c->kernel * c->kernel, 0.0f, 1.0f / fan);
+        void *bias = array_make("bias", c->w_type, c->c_out, 0.0f, 0.5f);
+        float *mul = c->norm ? array_make("mul", DT_F32, c->c_in, 1.0f, 0.3f) : NULL;
+        float *plus = c->norm ? array_make("plus", DT_F32, c->c_in, 0.0f, 0.3f) : NULL;
+        void *residual = c->residual ? array_make("residual", c->y_type, n_y, 0.0f, 1.0f) : NULL;
+        void *want = array_make("y", c->y_type, n_y, 0.0f, 1.0f), *got = array_copy(want, c->y_type, n_y);
+        conv_args args = {.x = x, .x_above = above, .x_below = below, .y = want, .residual = residual, .norm_mul = mul,
+                          .norm_add = plus, .w = {w, bias, c->w_type, c->w_type}, .height = c->height,
+                          .width = c->width, .first_row = c->first_row, .c_in = c->c_in, .c_out = c->c_out,
+                          .kernel = c->kernel, .type = c->type, .y_type = c->y_type, .silu = c->silu,
+                          .upsample = c->upsample, .parity = c->parity};
+        assert_int_equal(plain->conv(plain_ctx, &args), ST_OK);
+        args.y = got;
+        assert_int_equal(cpu->conv(cpu_ctx, &args), ST_OK);
+        char what[64];
+        snprintf(what, sizeof(what), "conv case %zu", i);
+        assert_close(got, want, c->y_type, n_y, what);
+
+        if (residual != NULL) { /* the sum may be made in place */
+            args.y = residual;
+            assert_int_equal(cpu->conv(cpu_ctx, &args), ST_OK);
+            assert_same_bits(residual, got, (size_t)n_y * dtype_bytes(c->y_type), what);
+        }
+        free(x), free(above), free(below), free(w), free(bias), free(mul), free(plus), free(residual), free(want),
+            free(got);
+    }
+}
+
+/* ---- rows ---- */
+
+static const struct {
+    int32_t n_rows, width, gap;
+} row_cases[] = {{1, 1, 0}, {3, 7, 2}, {5, 64, 0}, {4, 192, 8}, {2, 257, 1}, {3, 3072, 0}};
+
+static const dtype types[] = {DT_F32, DT_BF16};
+
+static void layernorm_is_right(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(row_cases) / sizeof(row_cases[0]); i++) {
+        for (int form = 0; form < 8; form++) { /* bits: type, one_plus, parity */
+            dtype type = types[form & 1];
+            int32_t width = row_cases[i].width, n_rows = row_cases[i].n_rows, gap = row_cases[i].gap;
+            int64_t n = (int64_t)n_rows * (width + gap);
+            void *x = array_make("x", type, n, 3.0f, 2.0f), *want = array_copy(x, type, n), *got = array_copy(x, type, n);
+            float *scale = array_make("scale", DT_F32, width, 0.3f, 0.5f);
+            float *shift = array_make("shift", DT_F32, width, 0.1f, 0.5f);
+            layernorm_args args = {.x = x, .y = want, .scale = scale, .shift = shift, .ldx = width + gap,
+                                   .ldy = width + gap, .n_rows = n_rows, .width = width, .eps = 1e-6f, .type = type,
+                                   .one_plus = (form & 2) != 0, .parity = (form & 4) != 0};
+            assert_int_equal(plain->layernorm(plain_ctx, &args), ST_OK);
+            args.y = got;
+            assert_int_equal(cpu->layernorm(cpu_ctx, &args), ST_OK);
+            assert_close(got, want, type, n, "layernorm");
+
+            args.scale = args.shift = NULL; /* and in place */
+            args.y = want;
+            assert_int_equal(plain->layernorm(plain_ctx, &args), ST_OK);
+            memcpy(got, x, (size_t)n * dtype_bytes(type));
+            args.x = args.y = got;
+            assert_int_equal(cpu->layernorm(cpu_ctx, &args), ST_OK);
+            assert_close(got, want, type, n, "layernorm in place, no scale");
+            free(x), free(want), free(got), free(scale), free(shift);
+        }
+    }
+}
+
+static void rmsnorm_is_right(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(row_cases) / sizeof(row_cases[0]); i++) {
+        for (int form = 0; form < 4; form++) { /* bits: type, parity */
+            dtype type = types[form & 1];
+            int32_t width = row_cases[i].width, n_rows = row_cases[i].n_rows, gap = row_cases[i].gap;
+            int64_t n = (int64_t)n_rows * (width + gap);
+            void *x = array_make("x", type, n, 0.5f, 2.0f), *want = array_copy(x, type, n), *got = array_copy(x, type, n);
+            float *scale = array_make("scale", DT_F32, width, 1.0f, 0.5f);
+            rmsnorm_args args = {.x = x, .y = want, .scale = scale, .ldx = width + gap, .ldy = width + gap,
+                                 .n_rows = n_rows, .width = width, .eps = 1e-6f, .type = type,
+                                 .parity = (form & 2) != 0};
+            assert_int_equal(plain->rmsnorm(plain_ctx, &args), ST_OK);
+            args.x = args.y = got;
+            assert_int_equal(cpu->rmsnorm(cpu_ctx, &args), ST_OK);
+            assert_close(got, want, type, n, "rmsnorm");
+            free(x), free(want), free(got), free(scale);
+        }
+    }
+}
+
+static void qk_norm_rope_is_right(void **state)
+{
+    (void)state;
+    static const int32_t pairs[][3] = {{8, 28, 28}, {4, 14, 14}, {0, 2, 2}, {1, 3, 4}};
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        for (int form = 0; form < 4; form++) { /* bits: type, parity */
+            enum { ROWS = 5, HEADS = 3, POSITIONS = 9, GAP = 6 };
+            dtype type = types[form & 1];
+            int32_t head_dim = 2 * (pairs[i][0] + pairs[i][1] + pairs[i][2]), pos[ROWS * 3];
+            int64_t ld = HEADS * head_dim + GAP, n = ROWS * ld;
+            int64_t at[3] = {0, (int64_t)pairs[i][0] * POSITIONS * 2, (int64_t)(pairs[i][0] + pairs[i][1]) * POSITIONS * 2};
+            for (int p = 0; p < ROWS * 3; p++) pos[p] = p * 7 % POSITIONS;
+            float *table = array_make("table", DT_F32, (int64_t)head_dim * POSITIONS, 0.0f, 0.6f);
+            float *scale = array_make("scale", DT_F32, head_dim, 1.0f, 0.3f);
+            void *want = array_make("x", type, n, 0.0f, 2.0f), *got = array_copy(want, type, n);
+            qk_norm_rope_args args = {.x = want, .scale = scale, .table = table, .pos = pos, .ld = ld,
+                                      .table_at = {at[0], at[1], at[2]},
+                                      .n_pairs = {pairs[i][0], pairs[i][1], pairs[i][2]}, .n_rows = ROWS,
+                                      .n_heads = HEADS, .head_dim = head_dim, .eps = 1e-6f, .type = type,
+                                      .parity = (form & 2) != 0};
+            assert_int_equal(plain->qk_norm_rope(plain_ctx, &args), ST_OK);
+            args.x = got;
+            assert_int_equal(cpu->qk_norm_rope(cpu_ctx, &args), ST_OK);
+            assert_close(got, want, type, n, "qk_norm_rope");
+            free(table), free(scale), free(want), free(got);
+        }
+    }
+}
+
+static void group_sums_are_right(void **state)
+{
+    (void)state;
+    static const struct {
+        int32_t height, width, channels, groups;
+    } cases[] = {{3, 5, 6, 3}, {2, 7, 32, 8}, {1, 4, 512, 32}, {2, 3, 96, 32}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        for (int t = 0; t < 2; t++) {
+            int64_t n = (int64_t)cases[i].height * cases[i].width * cases[i].channels;
+            int64_t n_sums = (int64_t)cases[i].height * cases[i].groups * 2;
+            void *x = array_make("x", types[t], n, 0.5f, 1.0f);
+            double *want = calloc((size_t)n_sums, sizeof(double)), *got = calloc((size_t)n_sums, sizeof(double));
+            assert_true(want != NULL && got != NULL);
+            group_sums_args args = {.x = x, .sums = want, .height = cases[i].height, .width = cases[i].width,
+                                    .channels = cases[i].channels, .groups = cases[i].groups, .type = types[t]};
+            assert_int_equal(plain->group_sums(plain_ctx, &args), ST_OK);
+            args.sums = got;
+            assert_int_equal(cpu->group_sums(cpu_ctx, &args), ST_OK);
+            for (int64_t s = 0; s < n_sums; s++) /* fp64 sums of fp32 values, another order */
+                assert_true(fabs(got[s] - want[s]) <= 1e-13 * (fabs(want[s]) + 1.0));
+            free(x), free(want), free(got);
+        }
+    }
+}
+
+/* ---- elements ---- */
+
+enum { N_ELEMENTS = 1031 }; /* four blocks and a tail */
+
+static void elementwise_is_right(void **state)
+{
+    (void)state;
+    for (int form = 0; form < 4; form++) { /* bits: type, parity */
+        dtype type = types[form & 1];
+        bool parity = (form & 2) != 0;
+        void *a = array_make("a", type, N_ELEMENTS, 0.0f, 3.0f), *b = array_make("b", type, N_ELEMENTS, 0.0f, 1.0f);
+        void *want = array_copy(a, type, N_ELEMENTS), *got = array_copy(a, type, N_ELEMENTS);
+
+        silu_args silu = {.x = a, .y = want, .n = N_ELEMENTS, .type = type};
+        assert_int_equal(plain->silu(plain_ctx, &silu), ST_OK);
+        silu.y = got;
+        assert_int_equal(cpu->silu(cpu_ctx, &silu), ST_OK);
+        assert_close(got, want, type, N_ELEMENTS, "silu");
+
+        add_args add = {.a = a, .b = b, .y = want, .n = N_ELEMENTS, .type = type};
+        assert_int_equal(plain->add(plain_ctx, &add), ST_OK);
+        memcpy(got, b, N_ELEMENTS * dtype_bytes(type));
+        add.b = add.y = got;
+        assert_int_equal(cpu->add(cpu_ctx, &add), ST_OK);
+        assert_same_bits(got, want, N_ELEMENTS * dtype_bytes(type), "add");
+
+        gated_gelu_args gelu = {.a = a, .b = b, .y = want, .n = N_ELEMENTS, .type = type, .parity = parity};
+        assert_int_equal(plain->gated_gelu(plain_ctx, &gelu), ST_OK);
+        memcpy(got, a, N_ELEMENTS * dtype_bytes(type));
+        gelu.a = gelu.y = got;
+        assert_int_equal(cpu->gated_gelu(cpu_ctx, &gelu), ST_OK);
+        assert_close(got, want, type, N_ELEMENTS, "gated_gelu");
+
+        for (int t = 0; t < 2; t++) {
+            convert_args convert = {.x = a, .y = want, .n = N_ELEMENTS, .x_type = type, .y_type = types[t]};
+            want = realloc(want, N_ELEMENTS * sizeof(float));
+            got = realloc(got, N_ELEMENTS * sizeof(float));
+            convert.y = want;
+            assert_int_equal(plain->convert(plain_ctx, &convert), ST_OK);
+            convert.y = got;
+            assert_int_equal(cpu->convert(cpu_ctx, &convert), ST_OK);
+            assert_same_bits(got, want, N_ELEMENTS * dtype_bytes(types[t]), "convert");
+        }
+
+        float *latents = array_make("latents", DT_F32, N_ELEMENTS, 0.0f, 1.0f);
+        float *latents_want = array_copy(latents, DT_F32, N_ELEMENTS);
+        euler_args euler = {.latents = latents_want, .v = b, .n = N_ELEMENTS, .dt = -0.0371f, .type = type,
+                            .parity = parity};
+        assert_int_equal(plain->euler(plain_ctx, &euler), ST_OK);
+        euler.latents = latents;
+        assert_int_equal(cpu->euler(cpu_ctx, &euler), ST_OK);
+        assert_same_bits(latents, latents_want, sizeof(float) * N_ELEMENTS, "euler");
+
+        uint8_t u8_got[N_ELEMENTS], u8_want[N_ELEMENTS];
+        to_u8_args to_u8 = {.x = b, .y = u8_want, .n = N_ELEMENTS, .type = type, .parity = parity};
+        assert_int_equal(plain->to_u8(plain_ctx, &to_u8), ST_OK);
+        to_u8.y = u8_got;
+        assert_int_equal(cpu->to_u8(cpu_ctx, &to_u8), ST_OK);
+        assert_same_bits(u8_got, u8_want, N_ELEMENTS, "to_u8");
+        free(a), free(b), free(want), free(got), free(latents), free(latents_want);
+    }
+}
+
+/* silu within 4 units in the last place of the fp64 value. gelu's exponent 2u has itself five roundings, at x = -1.5
+ * together up to 2.5e-7 of |2u| = 2.6, which is 5.5 units of the result: within 8. Both right at the ends of the range. */
+static double silu_64(double x)
+{
+    return x / (1.0 + exp(-x));
+}
+
+static double gelu_64(double x)
+{
+    return x / (1.0 + exp(-2.0 * sqrt(2.0 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
+}
+
+static double worst_ulps(const float *x, const float *got, int n, double (*truth)(double))
+{
+    double worst = 0.0;
+    for (int i = 0; i < n; i++) {
+        float want = (float)truth(x[i]);
+        double ulp = nextafterf(fabsf(want), INFINITY) - fabsf(want);
+        worst = fmax(worst, fabs(got[i] - truth(x[i])) / ulp);
+    }
+    return worst;
+}
+
+static void activations_are_accurate(void **state)
+{
+    (void)state;
+    enum { N = 20000 };
+    float *x = malloc(N * sizeof(float)), *y = malloc(N * sizeof(float)), *ones = malloc(N * sizeof(float));
+    assert_true(x != NULL && y != NULL && ones != NULL);
+    for (int i = 0; i < N; i++) x[i] = -10.0f + 20.0f * (float)i / N, ones[i] = 1.0f;
+    assert_int_equal(cpu->silu(cpu_ctx, &(silu_args){.x = x, .y = y, .n = N, .type = DT_F32}), ST_OK);
+    assert_true(worst_ulps(x, y, N, silu_64) <= 4.0);
+    for (int i = 0; i < N; i++) x[i] = -1.5f + 6.5f * (float)i / N;
+    assert_int_equal(cpu->gated_gelu(cpu_ctx, &(gated_gelu_args){.a = x, .b = ones, .y = y, .n = N, .type = DT_F32}),
+                     ST_OK);
+    assert_true(worst_ulps(x, y, N, gelu_64) <= 8.0);
+
+    const float ends[] = {0.0f, -0.0f, 200.0f, -200.0f, 3e38f, -3e38f, INFINITY, NAN, 1e-40f};
+    float out[9];
+    assert_int_equal(cpu->silu(cpu_ctx, &(silu_args){.x = ends, .y = out, .n = 9, .type = DT_F32}), ST_OK);
+    assert_true(out[0] == 0.0f && out[1] == 0.0f && out[2] == 200.0f && fabsf(out[3]) < 1e-30f && out[4] == 3e38f &&
+                fabsf(out[5]) <= 0.0f && out[6] == INFINITY && isnan(out[7]) && out[8] == 0.5f * 1e-40f);
+    free(x), free(y), free(ones);
+}
+
+static void bf16_conversion_meets_every_pattern(void **state)
+{
+    (void)state;
+    enum { N = 65536 };
+    float *x = malloc(N * sizeof(float));
+    uint16_t *halves = malloc(N * sizeof(uint16_t)), *back = malloc(N * sizeof(uint16_t));
+    assert_true(x != NULL && halves != NULL && back != NULL);
+    for (uint32_t i = 0; i < N; i++) halves[i] = (uint16_t)i;
+    convert_args widen = {.x = halves, .y = x, .n = N, .x_type = DT_BF16, .y_type = DT_F32};
+    convert_args narrow = {.x = x, .y = back, .n = N, .x_type = DT_F32, .y_type = DT_BF16};
+    assert_int_equal(cpu->convert(cpu_ctx, &widen), ST_OK);
+    assert_int_equal(cpu->convert(cpu_ctx, &narrow), ST_OK);
+    for (uint32_t i = 0; i < N; i++) assert_true(back[i] == f32_to_bf16(bf16_to_f32((uint16_t)i)));
+    free(x), free(halves), free(back);
+}
+
+/* F16 weights of every pattern, through a product with 1; infinities and NaN are left out: they spoil the others. */
+static void f16_weights_meet_every_pattern(void **state)
+{
+    (void)state;
+    enum { N = 65536 };
+    uint16_t *w = malloc(N * sizeof(uint16_t));
+    float *y = malloc(N * sizeof(float)), one = 1.0f;
+    assert_true(w != NULL && y != NULL);
+    for (uint32_t i = 0; i < N; i++) w[i] = (i >> 10 & 31) == 31 ? 0 : (uint16_t)i;
+    linear_args args = {.x = &one, .y = y, .w = {w, NULL, DT_F16, DT_F32}, .ldx = 1, .ldy = N, .n_rows = 1, .n_in = 1,
+                        .n_out = N, .type = DT_F32, .y_type = DT_F32};
+    assert_int_equal(cpu->linear(cpu_ctx, &args), ST_OK);
+    for (uint32_t i = 0; i < N; i++) assert_true(y[i] == f16_to_f32(w[i]));
+    free(w), free(y);
+}
+
+static void weights_may_lie_anywhere(void **state)
+{
+    (void)state;
+    enum { IN = 40, OUT = 24 };
+    uint16_t *w = array_make("w", DT_BF16, IN * OUT, 0.0f, 0.2f);
+    float *x = array_make("x", DT_F32, IN, 0.0f, 1.0f), want[OUT], got[OUT];
+    char *odd = malloc(IN * OUT * 2 + 1);
+    assert_non_null(odd);
+    memcpy(odd + 1, w, IN * OUT * 2);
+    linear_args args = {.x = x, .y = want, .w = {w, NULL, DT_BF16, DT_F32}, .ldx = IN, .ldy = OUT, .n_rows = 1,
+                        .n_in = IN, .n_out = OUT, .type = DT_F32, .y_type = DT_F32};
+    assert_int_equal(cpu->linear(cpu_ctx, &args), ST_OK);
+    args.w.data = odd + 1;
+    args.y = got;
+    assert_int_equal(cpu->linear(cpu_ctx, &args), ST_OK);
+    assert_same_bits(got, want, sizeof(want), "weights at an odd address");
+    free(w), free(x), free(odd);
+}
+
+static int group(cpu_isa isa)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(linear_is_right),
+        cmocka_unit_test(conv_is_right),
+        cmocka_unit_test(layernorm_is_right),
+        cmocka_unit_test(rmsnorm_is_right),
+        cmocka_unit_test(qk_norm_rope_is_right),
+        cmocka_unit_test(group_sums_are_right),
+        cmocka_unit_test(elementwise_is_right),
+        cmocka_unit_test(activations_are_accurate),
+        cmocka_unit_test(bf16_conversion_meets_every_pattern),
+        cmocka_unit_test(f16_weights_meet_every_pattern),
+        cmocka_unit_test(weights_may_lie_anywhere),
+    };
+    plain = kernels_plain();
+    cpu = kernels_cpu(isa);
+    if (plain->open(&plain_ctx, 1) != ST_OK || cpu->open(&cpu_ctx, 2) != ST_OK) {
+        fprintf(stderr, "%s\n", err_text());
+        return 1;
+    }
+    int n_failed = cmocka_run_group_tests(tests, NULL, NULL);
+    cpu->close(cpu_ctx);
+    plain->close(plain_ctx);
+    return n_failed;
+}
+
+int main(void)
+{
+    return each_isa(group);
+}
