@@ -38,6 +38,8 @@ static const linear_case linear_cases[] = {
     {70, 6, 96, 200, 3, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_NONE, true, true},
     {33, 0, 80, 72, 1, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_QUICK_GELU, false, true},
     {33, 0, 80, 72, 1, DT_BF16, DT_F32, DT_BF16, DT_BF16, ACT_GELU_TANH, false, true},
+    {9, 0, 50, 140, 0, DT_F32, DT_F32, DT_F32, DT_F32, ACT_GELU, false, false},
+    {9, 0, 50, 140, 0, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_GELU, false, true},
     {3, 0, 4096, 40, 0, DT_F32, DT_F32, DT_F32, DT_OTHER, ACT_NONE, false, false},
 };
 

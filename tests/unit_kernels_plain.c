@@ -63,6 +63,9 @@ static void linear_activations(void **state)
     args.act = ACT_GELU_TANH;
     assert_int_equal(plain->linear(ctx, &args), ST_OK);
     assert_floats(&y, (float[]){0.8411920f}, 1); /* torch.nn.functional.gelu(1, approximate="tanh") */
+    args.act = ACT_GELU;
+    assert_int_equal(plain->linear(ctx, &args), ST_OK);
+    assert_floats(&y, (float[]){0.8413447f}, 1); /* the normal distribution up to one deviation */
     args.act = ACT_QUICK_GELU;
     assert_int_equal(plain->linear(ctx, &args), ST_OK);
     assert_floats(&y, (float[]){0.8457958f}, 1); /* 1 / (1 + e^-1.702) */

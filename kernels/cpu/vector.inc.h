@@ -168,6 +168,9 @@ static void activate_block(float *v, int n, activation act, bool parity)
     case ACT_NONE: break;
     case ACT_SILU: silu_block(v, n); break;
     case ACT_GELU_TANH: gelu_block(v, n); break;
+    case ACT_GELU: /* only odd text encoders use it: the C library is fast enough */
+        for (int i = 0; i < n; i++) v[i] = 0.5f * v[i] * erfcf(-0.70710678f * v[i]);
+        break;
     case ACT_QUICK_GELU:
         if (parity) {
 #pragma omp simd
