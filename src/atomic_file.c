@@ -25,8 +25,10 @@ static int create_beside(atomic_file *file)
             return -1;
         }
         fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd >= 0) file->temporary = name;
-        else free(name);
+        if (fd >= 0)
+            file->temporary = name;
+        else
+            free(name);
         if (fd < 0 && errno != EEXIST) return -1;
     }
     return fd;

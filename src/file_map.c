@@ -112,7 +112,8 @@ status file_map_open(file_map **out, const char *path, status bad)
     map->slot = -1;
     map->path = strdup(path);
     if (map->path == NULL ||
-        asprintf(&map->message, "dype-dist: %s: the file was truncated or became unreadable while in use\n", path) < 0) {
+        asprintf(&map->message, "dype-dist: %s: the file was truncated or became unreadable while in use\n", path) <
+            0) {
         map->message = NULL;
         st = err_set(ST_NO_MEMORY, "file_map: the name %s", path);
         goto fail;

@@ -200,7 +200,8 @@ status json_config_int(const json_config *config, const char *key, int *value, i
     const json_t *found = json_config_get(config, key);
     if (found == NULL) return ST_OK;
     if (!int_fits(found, min, max)) {
-        return json_config_error(config, key, "got %s, want a whole number from %d to %d", shown(found, text), min, max);
+        return json_config_error(config, key, "got %s, want a whole number from %d to %d", shown(found, text), min,
+                                 max);
     }
     *value = (int)json_integer_value(found);
     return ST_OK;
@@ -238,12 +239,14 @@ status json_config_ints(const json_config *config, const char *key, int *values,
     if (found == NULL) return ST_OK;
     size_t count = json_array_size(found);
     bool good = json_is_array(found) && count >= 1 && count <= (size_t)max_n;
-    for (size_t i = 0; good && i < count; i++) good = int_fits(json_array_get(found, i), min, max);
+    for (size_t i = 0; good && i < count; i++)
+        good = int_fits(json_array_get(found, i), min, max);
     if (!good) {
         return json_config_error(config, key, "got %s, want a list of 1 to %d whole numbers from %d to %d",
                                  shown(found, text), max_n, min, max);
     }
-    for (size_t i = 0; i < count; i++) values[i] = (int)json_integer_value(json_array_get(found, i));
+    for (size_t i = 0; i < count; i++)
+        values[i] = (int)json_integer_value(json_array_get(found, i));
     *n = (int)count;
     return ST_OK;
 }

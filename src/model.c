@@ -18,7 +18,8 @@ enum { MAX_LAYERS = 512, MAX_HEADS = 512, MAX_DIM = 1 << 20 };
     "`huggingface-cli login`, then `huggingface-cli download black-forest-labs/FLUX.1-Krea-dev --local-dir DIR` and "  \
     "give DIR as model"
 
-/* What a pipeline class is, for those that people have beside FLUX.1. The first match of the name's beginning counts. */
+/* What a pipeline class is, for those that people have beside FLUX.1. The first match of the name's beginning counts.
+ */
 static const struct {
     const char *begins, *is;
 } pipelines[] = {
@@ -62,20 +63,22 @@ static status explain_folder(const char *dir)
     }
     if (folder != NULL) closedir(folder);
     if (has_snapshots) {
-        return err_set(ST_BAD_MODEL, "%s: a folder of the Hugging Face cache: give the folder %s/snapshots/REVISION", dir,
-                       dir);
+        return err_set(ST_BAD_MODEL, "%s: a folder of the Hugging Face cache: give the folder %s/snapshots/REVISION",
+                       dir, dir);
     }
     if (has_parts) {
-        return err_set(ST_BAD_MODEL, "%s/model_index.json: missing, though the folder has parts of a model: an unfinished "
-                       "download?", dir);
+        return err_set(ST_BAD_MODEL,
+                       "%s/model_index.json: missing, though the folder has parts of a model: an unfinished "
+                       "download?",
+                       dir);
     }
     if (ends_with(found, ".gguf")) {
         return err_set(ST_BAD_MODEL, "%s: unsupported: holds %s, a quantised GGUF model, no diffusers folder; %s", dir,
                        found, HOW_TO_OBTAIN);
     }
     if (found[0] != '\0') {
-        return err_set(ST_BAD_MODEL, "%s: unsupported: holds %s, a single-file checkpoint, no diffusers folder; %s", dir,
-                       found, HOW_TO_OBTAIN);
+        return err_set(ST_BAD_MODEL, "%s: unsupported: holds %s, a single-file checkpoint, no diffusers folder; %s",
+                       dir, found, HOW_TO_OBTAIN);
     }
     return err_set(ST_BAD_MODEL, "%s: no model_index.json: this is no model folder; %s", dir, HOW_TO_OBTAIN);
 }
@@ -91,7 +94,8 @@ static status check_folder(const char *dir)
     if (!S_ISDIR(info.st_mode)) {
         const char *is = ends_with(dir, ".gguf") ? "a quantised GGUF model" : "a file";
         if (ends_with(dir, ".safetensors")) is = "a single-file checkpoint";
-        return err_set(ST_BAD_MODEL, "%s: unsupported: %s, want a folder in diffusers layout; %s", dir, is, HOW_TO_OBTAIN);
+        return err_set(ST_BAD_MODEL, "%s: unsupported: %s, want a folder in diffusers layout; %s", dir, is,
+                       HOW_TO_OBTAIN);
     }
     char *path = NULL;
     if (asprintf(&path, "%s/model_index.json", dir) < 0) return err_set(ST_NO_MEMORY, "model: the name %s", dir);
@@ -109,8 +113,10 @@ static status check_pipeline(const json_config *config)
     if (strcmp(name, "FluxPipeline") == 0) return ST_OK;
     for (size_t i = 0; i < sizeof(pipelines) / sizeof(pipelines[0]); i++) {
         if (strncmp(name, pipelines[i].begins, strlen(pipelines[i].begins)) != 0) continue;
-        return json_config_error(config, "_class_name", "unsupported: %.100s is %s; only FluxPipeline (FLUX.1 dev, Krea-dev, "
-                                 "schnell) is rendered", name, pipelines[i].is);
+        return json_config_error(config, "_class_name",
+                                 "unsupported: %.100s is %s; only FluxPipeline (FLUX.1 dev, Krea-dev, "
+                                 "schnell) is rendered",
+                                 name, pipelines[i].is);
     }
     return json_config_error(config, "_class_name", "unsupported: got %.100s, want FluxPipeline", name);
 }
@@ -170,16 +176,24 @@ static status check_not_quantised(const json_config *config)
     const char *bits = json_is_true(json_object_get(q, "load_in_4bit"))   ? ", 4 bits"
                        : json_is_true(json_object_get(q, "load_in_8bit")) ? ", 8 bits"
                                                                           : "";
-    return json_config_error(config, "quantization_config", "unsupported: this part is quantised (%.50s%s); use the folder "
-                             "with BF16 weights", method == NULL ? "method not told" : method, bits);
+    return json_config_error(config, "quantization_config",
+                             "unsupported: this part is quantised (%.50s%s); use the folder "
+                             "with BF16 weights",
+                             method == NULL ? "method not told" : method, bits);
 }
 
 static status read_flux(flux_config *c, json_config *config)
 {
     status st = ST_OK;
     int patch_size = 1, n_axes = 3;
-    *c = (flux_config){.in_channels = 64, .num_layers = 19, .num_single_layers = 38, .head_dim = 128, .n_heads = 24,
-                       .joint_attention_dim = 4096, .pooled_projection_dim = 768, .axes_dims_rope = {16, 56, 56}};
+    *c = (flux_config){.in_channels = 64,
+                       .num_layers = 19,
+                       .num_single_layers = 38,
+                       .head_dim = 128,
+                       .n_heads = 24,
+                       .joint_attention_dim = 4096,
+                       .pooled_projection_dim = 768,
+                       .axes_dims_rope = {16, 56, 56}};
     TRY(check_class(config, "_class_name", "FluxTransformer2DModel"));
     TRY(check_not_quantised(config));
     TRY(json_config_int(config, "patch_size", &patch_size, 1, 64));
@@ -202,10 +216,12 @@ static status read_flux(flux_config *c, json_config *config)
     if (n_axes != 3) {
         st = json_config_error(config, "axes_dims_rope", "got %d axes, want 3", n_axes);
     } else if (axes[0] % 2 != 0 || axes[1] % 2 != 0 || axes[2] % 2 != 0) {
-        st = json_config_error(config, "axes_dims_rope", "got [%d, %d, %d], want even numbers", axes[0], axes[1], axes[2]);
+        st = json_config_error(config, "axes_dims_rope", "got [%d, %d, %d], want even numbers", axes[0], axes[1],
+                               axes[2]);
     } else if (axes[0] + axes[1] + axes[2] != c->head_dim) {
-        st = json_config_error(config, "axes_dims_rope", "got [%d, %d, %d], sum %d, want the sum to be attention_head_dim %d",
-                               axes[0], axes[1], axes[2], axes[0] + axes[1] + axes[2], c->head_dim);
+        st = json_config_error(config, "axes_dims_rope",
+                               "got [%d, %d, %d], sum %d, want the sum to be attention_head_dim %d", axes[0], axes[1],
+                               axes[2], axes[0] + axes[1] + axes[2], c->head_dim);
     } else if (c->head_dim * c->n_heads > MAX_DIM / 4) {
         st = json_config_error(config, "num_attention_heads", "%d heads of %d: wider than %d", c->n_heads, c->head_dim,
                                MAX_DIM / 4);
@@ -220,12 +236,14 @@ static status check_vae_blocks(const json_config *config, const char *key, const
     const json_t *list = json_config_get(config, key);
     if (list == NULL) return ST_OK;
     if (!json_is_array(list) || json_array_size(list) != (size_t)n_blocks) {
-        return json_config_error(config, key, "got %zu blocks, block_out_channels has %d", json_array_size(list), n_blocks);
+        return json_config_error(config, key, "got %zu blocks, block_out_channels has %d", json_array_size(list),
+                                 n_blocks);
     }
     for (size_t i = 0; i < json_array_size(list); i++) {
         const char *name = json_string_value(json_array_get(list, i));
         if (name != NULL && strcmp(name, wanted) == 0) continue;
-        return json_config_error(config, key, "unsupported: got %.100s, want %s", name == NULL ? "no text" : name, wanted);
+        return json_config_error(config, key, "unsupported: got %.100s, want %s", name == NULL ? "no text" : name,
+                                 wanted);
     }
     return ST_OK;
 }
@@ -235,12 +253,20 @@ static status read_vae(vae_config *c, json_config *config)
     static const char *const acts[] = {"silu", "swish", NULL};
     status st = ST_OK;
     int act = 0;
-    *c = (vae_config){.block_out_channels = {64}, .n_blocks = 1, .layers_per_block = 1, .latent_channels = 4,
-                      .out_channels = 3, .norm_num_groups = 32, .scaling_factor = 0.18215, .use_post_quant_conv = true,
-                      .mid_block_add_attention = true, .sample_size = 32};
+    *c = (vae_config){.block_out_channels = {64},
+                      .n_blocks = 1,
+                      .layers_per_block = 1,
+                      .latent_channels = 4,
+                      .out_channels = 3,
+                      .norm_num_groups = 32,
+                      .scaling_factor = 0.18215,
+                      .use_post_quant_conv = true,
+                      .mid_block_add_attention = true,
+                      .sample_size = 32};
     TRY(check_class(config, "_class_name", "AutoencoderKL"));
     TRY(check_not_quantised(config));
-    TRY(json_config_ints(config, "block_out_channels", c->block_out_channels, &c->n_blocks, VAE_MAX_BLOCKS, 1, 1 << 14));
+    TRY(json_config_ints(config, "block_out_channels", c->block_out_channels, &c->n_blocks, VAE_MAX_BLOCKS, 1,
+                         1 << 14));
     c->scale = 1 << (c->n_blocks - 1);
     TRY(json_config_int(config, "layers_per_block", &c->layers_per_block, 1, 32));
     TRY(json_config_int(config, "latent_channels", &c->latent_channels, 1, 1024));
@@ -275,12 +301,20 @@ static status read_clip(clip_config *c, json_config *config)
     static const char *const acts[] = {"quick_gelu", "gelu", NULL};
     status st = ST_OK;
     int act = CLIP_QUICK_GELU;
-    *c = (clip_config){.vocab_size = 49408, .hidden = 512, .intermediate = 2048, .layers = 12, .heads = 8,
-                       .max_position = 77, .eps = 1e-5, .eos_token_id = 49407};
+    *c = (clip_config){.vocab_size = 49408,
+                       .hidden = 512,
+                       .intermediate = 2048,
+                       .layers = 12,
+                       .heads = 8,
+                       .max_position = 77,
+                       .eps = 1e-5,
+                       .eos_token_id = 49407};
     TRY(check_not_quantised(config));
     const char *type = json_config_text(config, "model_type");
-    if (type != NULL && strcmp(type, "clip") == 0) json_config_enter(config, "text_config"); /* a whole CLIP */
-    else TRY(check_class(config, "model_type", "clip_text_model"));
+    if (type != NULL && strcmp(type, "clip") == 0)
+        json_config_enter(config, "text_config"); /* a whole CLIP */
+    else
+        TRY(check_class(config, "model_type", "clip_text_model"));
     TRY(json_config_int(config, "vocab_size", &c->vocab_size, 1, 1 << 22));
     TRY(json_config_int(config, "hidden_size", &c->hidden, 1, 1 << 16));
     TRY(json_config_int(config, "intermediate_size", &c->intermediate, 1, 1 << 18));
@@ -304,8 +338,15 @@ static status read_t5(t5_config *c, json_config *config)
     static const char *const feed_forwards[] = {"gated-gelu", NULL};
     status st = ST_OK;
     int kind = -1;
-    *c = (t5_config){.vocab_size = 32128, .d_model = 512, .d_kv = 64, .heads = 8, .d_ff = 2048, .layers = 6,
-                     .num_buckets = 32, .max_distance = 128, .eps = 1e-6};
+    *c = (t5_config){.vocab_size = 32128,
+                     .d_model = 512,
+                     .d_kv = 64,
+                     .heads = 8,
+                     .d_ff = 2048,
+                     .layers = 6,
+                     .num_buckets = 32,
+                     .max_distance = 128,
+                     .eps = 1e-6};
     TRY(check_not_quantised(config));
     TRY(check_class(config, "model_type", "t5"));
     TRY(json_config_int(config, "vocab_size", &c->vocab_size, 1, 1 << 22));
@@ -319,12 +360,14 @@ static status read_t5(t5_config *c, json_config *config)
     TRY(json_config_double(config, "layer_norm_epsilon", &c->eps, 0, 1));
     TRY(json_config_choice(config, "feed_forward_proj", &kind, feed_forwards));
     if (kind < 0) {
-        st = json_config_error(config, "feed_forward_proj", "absent, which means \"relu\": unsupported, want \"gated-gelu\"");
+        st = json_config_error(config, "feed_forward_proj",
+                               "absent, which means \"relu\": unsupported, want \"gated-gelu\"");
     } else if (c->num_buckets % 4 != 0) {
-        st = json_config_error(config, "relative_attention_num_buckets", "got %d, want a multiple of 4", c->num_buckets);
+        st =
+            json_config_error(config, "relative_attention_num_buckets", "got %d, want a multiple of 4", c->num_buckets);
     } else if (c->max_distance <= c->num_buckets / 4) {
-        st = json_config_error(config, "relative_attention_max_distance", "got %d, want more than a quarter of the %d buckets",
-                               c->max_distance, c->num_buckets);
+        st = json_config_error(config, "relative_attention_max_distance",
+                               "got %d, want more than a quarter of the %d buckets", c->max_distance, c->num_buckets);
     }
 fail:
     return st;
@@ -333,8 +376,8 @@ fail:
 static status read_scheduler(schedule_config *c, json_config *config)
 {
     static const char *const shifts[] = {"exponential", "linear", NULL};
-    static const char *const unsupported[] = {"shift_terminal", "use_karras_sigmas", "use_exponential_sigmas",
-                                              "use_beta_sigmas", "invert_sigmas", "stochastic_sampling"};
+    static const char *const unsupported[] = {"shift_terminal",  "use_karras_sigmas", "use_exponential_sigmas",
+                                              "use_beta_sigmas", "invert_sigmas",     "stochastic_sampling"};
     status st = ST_OK;
     int shift = TIME_SHIFT_EXPONENTIAL;
     *c = SCHEDULE_CONFIG_INIT;
@@ -373,7 +416,8 @@ static status check_parts(const model *m)
         const char *is = "";
         if (f->in_channels == packed * 6) is = ": this is FLUX.1 Fill (inpainting), unsupported";
         if (f->in_channels == packed * 2) is = ": this is FLUX.1 Depth or Canny (control image), unsupported";
-        return err_set(ST_BAD_MODEL, "%s/transformer/config.json: in_channels: got %d, want %d (4 x latent_channels %d of the VAE)%s",
+        return err_set(ST_BAD_MODEL,
+                       "%s/transformer/config.json: in_channels: got %d, want %d (4 x latent_channels %d of the VAE)%s",
                        where, f->in_channels, packed, m->vae.latent_channels, is);
     }
     if (f->out_channels != packed) {
@@ -381,12 +425,15 @@ static status check_parts(const model *m)
                        f->out_channels, packed);
     }
     if (f->joint_attention_dim != m->t5.d_model) {
-        return err_set(ST_BAD_MODEL, "%s/transformer/config.json: joint_attention_dim: got %d, want %d (d_model of text_encoder_2)",
+        return err_set(ST_BAD_MODEL,
+                       "%s/transformer/config.json: joint_attention_dim: got %d, want %d (d_model of text_encoder_2)",
                        where, f->joint_attention_dim, m->t5.d_model);
     }
     if (f->pooled_projection_dim != m->clip.hidden) {
-        return err_set(ST_BAD_MODEL, "%s/transformer/config.json: pooled_projection_dim: got %d, want %d (hidden_size of text_encoder)",
-                       where, f->pooled_projection_dim, m->clip.hidden);
+        return err_set(
+            ST_BAD_MODEL,
+            "%s/transformer/config.json: pooled_projection_dim: got %d, want %d (hidden_size of text_encoder)", where,
+            f->pooled_projection_dim, m->clip.hidden);
     }
     return ST_OK;
 }
@@ -415,7 +462,8 @@ status model_open(model **out, const char *dir)
         st = err_set(ST_NO_MEMORY, "model: the name %s", dir);
         goto fail;
     }
-    for (size_t n = strlen(m->dir); n > 1 && m->dir[n - 1] == '/'; n--) m->dir[n - 1] = '\0';
+    for (size_t n = strlen(m->dir); n > 1 && m->dir[n - 1] == '/'; n--)
+        m->dir[n - 1] = '\0';
     TRY(check_folder(m->dir));
     TRY(read_index(m->dir));
     READ_CONFIG("transformer/config.json", read_flux, &m->flux);

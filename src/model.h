@@ -12,19 +12,19 @@
 
 enum { VAE_MAX_BLOCKS = 8 };
 
-typedef struct flux_config { /* transformer/config.json */
-    int in_channels;         /* of a packed token: 4 x the VAE's latent_channels */
-    int out_channels;        /* = in_channels */
-    int num_layers;          /* double blocks; may be 0 */
-    int num_single_layers;   /* single blocks; may be 0 */
-    int head_dim, n_heads;   /* width D = head_dim * n_heads, MLP width 4 D */
-    int joint_attention_dim; /* width of the T5 rows */
+typedef struct flux_config {   /* transformer/config.json */
+    int in_channels;           /* of a packed token: 4 x the VAE's latent_channels */
+    int out_channels;          /* = in_channels */
+    int num_layers;            /* double blocks; may be 0 */
+    int num_single_layers;     /* single blocks; may be 0 */
+    int head_dim, n_heads;     /* width D = head_dim * n_heads, MLP width 4 D */
+    int joint_attention_dim;   /* width of the T5 rows */
     int pooled_projection_dim; /* width of the CLIP vector */
     bool guidance_embeds;
     int axes_dims_rope[3]; /* each even; the sum is head_dim */
 } flux_config;
 
-typedef struct vae_config { /* vae/config.json */
+typedef struct vae_config {                           /* vae/config.json */
     int block_out_channels[VAE_MAX_BLOCKS], n_blocks; /* encoder order: the decoder goes from the last to the first */
     int layers_per_block;                             /* the decoder has one resnet more per block */
     int latent_channels, out_channels;                /* out_channels is 3 */

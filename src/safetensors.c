@@ -34,12 +34,28 @@ typedef struct {
 } known_type;
 
 static const known_type types[] = {
-    {"F32", 32, DT_F32},          {"BF16", 16, DT_BF16},       {"F16", 16, DT_F16},         {"F64", 64, DT_F64},
-    {"I64", 64, DT_I64},          {"I32", 32, DT_I32},         {"U8", 8, DT_U8},            {"BOOL", 8, DT_OTHER},
-    {"I8", 8, DT_OTHER},          {"I16", 16, DT_OTHER},       {"U16", 16, DT_OTHER},       {"U32", 32, DT_OTHER},
-    {"U64", 64, DT_OTHER},        {"C64", 64, DT_OTHER},       {"F8_E4M3", 8, DT_OTHER},    {"F8_E5M2", 8, DT_OTHER},
-    {"F8_E8M0", 8, DT_OTHER},     {"F8_E4M3FNUZ", 8, DT_OTHER}, {"F8_E5M2FNUZ", 8, DT_OTHER}, {"F6_E2M3", 6, DT_OTHER},
-    {"F6_E3M2", 6, DT_OTHER},     {"F4", 4, DT_OTHER},
+    {"F32", 32, DT_F32},
+    {"BF16", 16, DT_BF16},
+    {"F16", 16, DT_F16},
+    {"F64", 64, DT_F64},
+    {"I64", 64, DT_I64},
+    {"I32", 32, DT_I32},
+    {"U8", 8, DT_U8},
+    {"BOOL", 8, DT_OTHER},
+    {"I8", 8, DT_OTHER},
+    {"I16", 16, DT_OTHER},
+    {"U16", 16, DT_OTHER},
+    {"U32", 32, DT_OTHER},
+    {"U64", 64, DT_OTHER},
+    {"C64", 64, DT_OTHER},
+    {"F8_E4M3", 8, DT_OTHER},
+    {"F8_E5M2", 8, DT_OTHER},
+    {"F8_E8M0", 8, DT_OTHER},
+    {"F8_E4M3FNUZ", 8, DT_OTHER},
+    {"F8_E5M2FNUZ", 8, DT_OTHER},
+    {"F6_E2M3", 6, DT_OTHER},
+    {"F6_E3M2", 6, DT_OTHER},
+    {"F4", 4, DT_OTHER},
 };
 
 static const known_type *type_find(const char *name)
@@ -63,7 +79,8 @@ const char *shape_text(char text[SHAPE_TEXT], const int64_t *shape, int n_dims)
 static uint64_t header_length(const unsigned char *data)
 {
     uint64_t length = 0;
-    for (int i = LENGTH_BYTES - 1; i >= 0; i--) length = length << 8 | data[i];
+    for (int i = LENGTH_BYTES - 1; i >= 0; i--)
+        length = length << 8 | data[i];
     return length;
 }
 
@@ -83,8 +100,8 @@ static status find_header(const safetensors *file, const char **text, size_t *n)
         return err_set(file->bad, "%s: the file has %zu bytes, safetensors begins with a length of 8", path, size);
     }
     if (length > MAX_HEADER_BYTES) {
-        return err_set(file->bad, "%s: no safetensors file: a header of %" PRIu64 " bytes, at most %d are allowed", path,
-                       length, MAX_HEADER_BYTES);
+        return err_set(file->bad, "%s: no safetensors file: a header of %" PRIu64 " bytes, at most %d are allowed",
+                       path, length, MAX_HEADER_BYTES);
     }
     if (length > size - LENGTH_BYTES) {
         return err_set(file->bad,
@@ -95,7 +112,8 @@ static status find_header(const safetensors *file, const char **text, size_t *n)
     const char *header = (const char *)data + LENGTH_BYTES;
     size_t used = (size_t)length;
     if (used == 0 || header[0] != '{') return err_set(file->bad, "%s: the header does not begin with '{'", path);
-    while (used > 0 && header[used - 1] == ' ') used--; /* the padding */
+    while (used > 0 && header[used - 1] == ' ')
+        used--; /* the padding */
     if (header[used - 1] != '}') {
         return err_set(file->bad, "%s: byte %zu: the header ends with something after its '}'", path,
                        LENGTH_BYTES + used - 1);
@@ -111,7 +129,8 @@ static status count_bytes(const safetensors *file, const safetensors_entry *entr
     char shape[SHAPE_TEXT];
     uint64_t count = 1;
     bool overflow = false;
-    for (int i = 0; i < entry->n_dims; i++) overflow |= __builtin_mul_overflow(count, (uint64_t)entry->shape[i], &count);
+    for (int i = 0; i < entry->n_dims; i++)
+        overflow |= __builtin_mul_overflow(count, (uint64_t)entry->shape[i], &count);
     overflow |= __builtin_mul_overflow(count, (uint64_t)bits, &count);
     if (overflow) {
         return err_set(file->bad, "%s: tensor %s: shape %s of %s overflows 64 bits", file_map_path(file->map),
@@ -203,7 +222,9 @@ static status check_places(safetensors *file, const char *area, size_t area_byte
         const safetensors_entry *entry = &file->entries[i];
         uint64_t begin = (uint64_t)(uintptr_t)entry->data;
         if (begin != next) {
-            return err_set(file->bad, "%s: tensor %s: begins at byte %" PRIu64 " of the data, the one before ends at %" PRIu64 " (%s)",
+            return err_set(file->bad,
+                           "%s: tensor %s: begins at byte %" PRIu64 " of the data, the one before ends at %" PRIu64
+                           " (%s)",
                            path, entry->name, begin, next, begin > next ? "a hole" : "they overlap");
         }
         next = begin + entry->bytes;
@@ -280,7 +301,8 @@ status safetensors_open(safetensors **out, const char *path, status bad)
     const char *data = file_map_data(file->map);
     size_t before = LENGTH_BYTES + (size_t)header_length((const unsigned char *)data);
     TRY(check_places(file, data + before, file_map_bytes(file->map) - before));
-    for (size_t i = 0; i < file->n_entries; i++) file->by_name[i] = &file->entries[i];
+    for (size_t i = 0; i < file->n_entries; i++)
+        file->by_name[i] = &file->entries[i];
     if (file->n_entries > 0) qsort(file->by_name, file->n_entries, sizeof(*file->by_name), by_name);
     *out = file;
     return ST_OK;
@@ -348,12 +370,14 @@ static int by_width(const void *left, const void *right)
 static size_t tensor_bytes(const safetensors_tensor *tensor)
 {
     size_t bytes = dtype_bytes(tensor->type);
-    for (int i = 0; i < tensor->n_dims; i++) bytes *= (size_t)tensor->shape[i];
+    for (int i = 0; i < tensor->n_dims; i++)
+        bytes *= (size_t)tensor->shape[i];
     return bytes;
 }
 
 /* The header's JSON, yours to free; NULL: no memory, or a name that is no UTF-8. */
-static char *header_text(const safetensors_tensor *const *order, size_t n, const safetensors_note *notes, size_t n_notes)
+static char *header_text(const safetensors_tensor *const *order, size_t n, const safetensors_note *notes,
+                         size_t n_notes)
 {
     char *text = NULL;
     bool good = true;
@@ -390,7 +414,8 @@ status safetensors_write(const char *path, const safetensors_tensor *tensors, si
     atomic_file *file = NULL;
     const safetensors_tensor **order = calloc(n_tensors + 1, sizeof(const safetensors_tensor *));
     if (order == NULL) return err_set(ST_NO_MEMORY, "%s: a table of %zu tensors", path, n_tensors);
-    for (size_t i = 0; i < n_tensors; i++) order[i] = &tensors[i];
+    for (size_t i = 0; i < n_tensors; i++)
+        order[i] = &tensors[i];
     if (n_tensors > 0) qsort(order, n_tensors, sizeof(const safetensors_tensor *), by_width);
     text = header_text(order, n_tensors, notes, n_notes);
     if (text == NULL) {
@@ -399,12 +424,14 @@ status safetensors_write(const char *path, const safetensors_tensor *tensors, si
     }
     size_t used = strlen(text), length = (used + 7) / 8 * 8;
     unsigned char prefix[LENGTH_BYTES];
-    for (int i = 0; i < LENGTH_BYTES; i++) prefix[i] = (unsigned char)((uint64_t)length >> (8 * i));
+    for (int i = 0; i < LENGTH_BYTES; i++)
+        prefix[i] = (unsigned char)((uint64_t)length >> (8 * i));
     TRY(atomic_file_open(&file, path));
     TRY(atomic_file_write(file, prefix, sizeof(prefix)));
     TRY(atomic_file_write(file, text, used));
     TRY(atomic_file_write(file, "       ", length - used));
-    for (size_t i = 0; i < n_tensors; i++) TRY(atomic_file_write(file, order[i]->data, tensor_bytes(order[i])));
+    for (size_t i = 0; i < n_tensors; i++)
+        TRY(atomic_file_write(file, order[i]->data, tensor_bytes(order[i])));
     TRY(atomic_file_commit(file));
 fail:
     atomic_file_close(file);

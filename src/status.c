@@ -1,9 +1,26 @@
 #include "status.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
+#include <utf8proc.h>
 
 static _Thread_local char message[4096];
+
+/* Names in a message come from files: they must not drive the terminal, nor spoil the log as bytes that are no UTF-8. */
+static void make_printable(void)
+{
+    utf8proc_uint8_t *at = (utf8proc_uint8_t *)message;
+    while (*at != 0) {
+        utf8proc_int32_t c = 0;
+        utf8proc_ssize_t n = utf8proc_iterate(at, -1, &c);
+        bool control = (c < 0x20 && c != '\n' && c != '\t') || (c >= 0x7f && c < 0xa0);
+        if (n < 1) n = 1, control = true;
+        if (control) memset(at, '?', (size_t)n);
+        at += n;
+    }
+}
 
 status err_set(status st, const char *fmt, ...)
 {
@@ -11,11 +28,7 @@ status err_set(status st, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(message, sizeof(message), fmt, ap);
     va_end(ap);
-    /* Names in a message come from files: they must not drive the terminal. */
-    for (char *c = message; *c != '\0'; c++) {
-        if ((unsigned char)*c < 0x20 && *c != '\n') *c = '?';
-        if (*c == 0x7f) *c = '?';
-    }
+    make_printable();
     return st;
 }
 

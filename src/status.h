@@ -25,7 +25,7 @@ typedef enum status {
     } while (0)
 
 /* Records the cause (printf style) and returns st. The message of this thread is replaced; it is
- * kept until err_clear. Cut at 4095 bytes. */
+ * kept until err_clear. Cut at 4095 bytes; control characters and bytes that are no UTF-8 become '?'. */
 status err_set(status st, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* The message of this thread, "" when none. Lent until the next err_set or err_clear of the thread. */

@@ -27,12 +27,12 @@ typedef struct weight {
 /* One line of a binding table:
  * { offsetof(t5_layer, q), "encoder.block.%d.layer.0.SelfAttention.q.weight", 2, { DIM_INNER, DIM_MODEL } } */
 typedef struct weight_spec {
-    size_t offset;                /* of the `weight` in the struct to fill */
-    const char *name;             /* may hold one %d: the layer */
+    size_t offset;    /* of the `weight` in the struct to fill */
+    const char *name; /* may hold one %d: the layer */
     int n_dims;
-    int8_t dim[WEIGHT_MAX_DIMS];  /* indices into dims[] of weights_bind */
-    bool optional;                /* absent: the weight is all zero bytes */
-    const char *alias;            /* an older name of the same tensor; NULL: none */
+    int8_t dim[WEIGHT_MAX_DIMS]; /* indices into dims[] of weights_bind */
+    bool optional;               /* absent: the weight is all zero bytes */
+    const char *alias;           /* an older name of the same tensor; NULL: none */
 } weight_spec;
 
 typedef struct weights weights;

@@ -60,7 +60,8 @@ static void tiny_models_are_read_as_written(void **state)
         assert_int_equal(m->flux.guidance_embeds, tiny.transformer.guidance);
         assert_int_equal(m->vae.n_blocks, tiny.vae.n_levels);
         assert_int_equal(m->vae.scale, 1 << (tiny.vae.n_levels - 1));
-        for (int i = 0; i < tiny.vae.n_levels; i++) assert_int_equal(m->vae.block_out_channels[i], tiny.vae.widths[i]);
+        for (int i = 0; i < tiny.vae.n_levels; i++)
+            assert_int_equal(m->vae.block_out_channels[i], tiny.vae.widths[i]);
         assert_int_equal(m->vae.layers_per_block, tiny.vae.layers_per_block);
         assert_int_equal(m->vae.latent_channels, tiny.vae.latent_channels);
         assert_int_equal(m->vae.norm_num_groups, tiny.vae.groups);
@@ -143,8 +144,10 @@ static void a_whole_clip_and_a_slash_at_the_end_are_accepted(void **state)
     tiny_model tiny = tiny_model_get('b');
     char text[256], path[TEMPDIR_PATH + 8];
     assert_int_equal(tiny_model_write(&tiny, TINY_ALL, dir), ST_OK);
-    snprintf(text, sizeof(text), "{\"model_type\": \"clip\", \"text_config\": {\"hidden_size\": %d, \"hidden_act\": \"gelu\", "
-             "\"num_attention_heads\": 1}}", tiny.clip.hidden);
+    snprintf(text, sizeof(text),
+             "{\"model_type\": \"clip\", \"text_config\": {\"hidden_size\": %d, \"hidden_act\": \"gelu\", "
+             "\"num_attention_heads\": 1}}",
+             tiny.clip.hidden);
     put("text_encoder/config.json", text);
     snprintf(path, sizeof(path), "%s//", dir);
     model *m = NULL;

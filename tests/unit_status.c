@@ -18,6 +18,15 @@ static void message_is_kept(void **state)
     assert_string_equal(err_text(), "");
 }
 
+/* A tensor's name is bytes from a file: it must not clear the screen or break the log's UTF-8. */
+static void a_message_is_printable(void **state)
+{
+    (void)state;
+    err_set(ST_BAD_MODEL, "%s", "a\x1b[2J\tb\nc\x7f \xc3\xa9 \xc2\x9b \xff \xc3");
+    assert_string_equal(err_text(), "a?[2J\tb\nc? \xc3\xa9 ?? ? ?");
+    err_clear();
+}
+
 static void exit_codes_are_the_documented_ones(void **state)
 {
     (void)state;
@@ -42,6 +51,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(message_is_kept),
+        cmocka_unit_test(a_message_is_printable),
         cmocka_unit_test(exit_codes_are_the_documented_ones),
         cmocka_unit_test(halves_convert_exactly),
     };

@@ -1,0 +1,28 @@
+/* What a picture's recipe remembers of the model: one sha256 over every file of the folder that is read.
+ *
+ *   sha256 of, for each file in the order of its name:  name NUL size(u64 LE) sha256-of-its-bytes(32)
+ *
+ * Hashing 33 GB takes minutes, so each file's digest is kept under $XDG_CACHE_HOME/dype-dist (or ~/.cache/dype-dist),
+ * good for as long as path, size and time of change stay. A cache that cannot be read or written costs time, nothing
+ * else. */
+#ifndef DYPE_MODEL_HASH_H
+#define DYPE_MODEL_HASH_H
+
+#include <stdint.h>
+
+#include "model.h"
+#include "status.h"
+
+enum { MODEL_HASH_TEXT = 65 }; /* 64 hex digits and the NUL */
+
+typedef struct model_hash_opts {
+    /* Called now and then; may be NULL. Bytes of files found in the cache count as done. */
+    void (*progress)(void *context, int64_t done_bytes, int64_t all_bytes);
+    void *context;
+    const char *cache_dir; /* NULL: as above */
+} model_hash_opts;
+
+/* Opens the headers of all parts to learn which files they are. opts may be NULL. */
+status model_hash(char hex[MODEL_HASH_TEXT], const model *m, const model_hash_opts *opts);
+
+#endif
