@@ -27,6 +27,7 @@ struct flux_transformer {
     flux_weights         *weights;
     int32_t               d, mlp; /* D and 4 D */
     size_t                element;
+    bool                  parity;
     bool                  drop_weights; /* give pages back after each block: the model is large beside memory */
     float                *scales;       /* device, all norm weights */
     qk_scales            *block_scales; /* [blocks] */
@@ -136,7 +137,7 @@ void flux_transformer_close(flux_transformer *f)
 static status put_product(flux_transformer *f, const linear *l, linear_rows rows)
 {
     rows.type = f->opts.type;
-    rows.parity = f->opts.parity;
+    rows.parity = f->parity;
     return linear_put(f->opts.compute, l, &rows);
 }
 
@@ -299,7 +300,7 @@ fail:
         st = comm_bcast(f->opts.comm, unit % comm_size(f->opts.comm), host + at,
                         (unit_offset(f, unit + 1) - at) * sizeof(float));
     }
-    if (st == ST_OK && f->opts.type == DT_BF16 && f->opts.parity)
+    if (st == ST_OK && f->opts.type == DT_BF16 && f->parity)
         for (size_t i = 0; i < total; i++) host[i] = bf16_round(host[i]);
     if (st == ST_OK) st = stream_copy_in(s, f->modulation, host, total * sizeof(float));
     if (st == ST_OK) st = stream_sync(s);
@@ -310,6 +311,11 @@ fail:
 }
 
 /* ---- prepare and release */
+
+void flux_transformer_parity(flux_transformer *f, bool parity)
+{
+    f->parity = parity;
+}
 
 static status plan_memory(flux_transformer *f)
 {
@@ -466,7 +472,7 @@ static status put_norm(flux_transformer *f, span rows, int unit, int step, int s
         .x = at_row(f, f->hidden, rows.first, f->d), .y = at_row(f, f->normed, rows.first, f->d),
         .scale = modulation_at(f, unit, step, scale_chunk), .shift = modulation_at(f, unit, step, shift_chunk),
         .ldx = f->d, .ldy = f->d, .n_rows = rows.n, .width = f->d, .eps = NORM_EPS, .type = f->opts.type,
-        .one_plus = true, .parity = f->opts.parity});
+        .one_plus = true, .parity = f->parity});
 }
 
 static status put_rope(flux_transformer *f, span rows, void *x, const float *scale)

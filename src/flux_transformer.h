@@ -24,7 +24,6 @@ typedef struct flux_transformer_opts {
     stream            *compute;
     const tap         *tap;    /* NULL: nobody looks */
     dtype              type;   /* of activations: F32 or BF16 */
-    bool               parity; /* every rounding of the bf16 reference */
     bool               reverse_order; /* a test of the tests: blocks of keys in the wrong order */
     int                n_blocks; /* run only so many blocks, 0: all (parity hunting) */
 } flux_transformer_opts;
@@ -45,6 +44,9 @@ typedef struct flux_sequence {
 /* Collective from here on, over all ranks of opts->comm. */
 status flux_transformer_open(flux_transformer **out, const flux_transformer_opts *opts);
 void   flux_transformer_close(flux_transformer *f); /* accepts NULL */
+
+/* Whether the next picture repeats every rounding of the bf16 reference. */
+void flux_transformer_parity(flux_transformer *f, bool parity);
 
 /* Plans memory, scatters the text rows, computes the modulation of all steps. */
 status flux_transformer_prepare(flux_transformer *f, const flux_sequence *seq);

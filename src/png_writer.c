@@ -112,6 +112,15 @@ static status write_head(png_writer *w, const png_writer_opts *opts)
     return ST_OK;
 }
 
+status png_writer_probe(const char *path)
+{
+    atomic_file *file = NULL;
+    status       st = make_folder(path);
+    if (st == ST_OK) st = atomic_file_open(&file, path);
+    atomic_file_close(file);
+    return st;
+}
+
 status png_writer_open(png_writer **out, const png_writer_opts *opts)
 {
     status      st = ST_OK;

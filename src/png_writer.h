@@ -23,6 +23,9 @@ typedef struct png_writer_opts {
     bool            overwrite; /* false: a file of that name is kept as NAME.1.png, NAME.2.png, ... */
 } png_writer_opts;
 
+/* Whether a file could be written there, before the expensive part: makes its folder. ST_OUTPUT if not. */
+status png_writer_probe(const char *path);
+
 /* Fast settings: fixed SUB filter, compression level 2 (docs/speed.md). All failures are ST_OUTPUT and name the file. */
 status png_writer_open(png_writer **out, const png_writer_opts *opts);
 /* The next n_rows rows of 8-bit RGB. */

@@ -47,6 +47,7 @@ struct vae_decoder {
     resnet           mid[2];
     mid_attention    attention;
     up_block         up[MAX_UP_BLOCKS];
+    bool             parity;
     int              n_resnets; /* per up block */
     float           *norms;     /* device: all of them */
     size_t           norm_floats;
@@ -219,6 +220,11 @@ void vae_decoder_close(vae_decoder *v)
     free(v);
 }
 
+void vae_decoder_parity(vae_decoder *v, bool parity)
+{
+    v->parity = parity;
+}
+
 /* ---- one decode */
 
 /* A walk through the decoder, done twice: dry, to learn how large the buffers must be, then for real. `at` holds the
@@ -269,7 +275,7 @@ static status put_norm(walk *w, const norm *n, const void *x, int32_t channels)
     TRY(stream_group_finish(v->opts.compute, &(group_finish_args){
         .sums = w->sums, .scale = n->on_device, .shift = n->on_device + channels, .mul = w->mul, .add = w->add,
         .height = w->height, .width = w->width, .channels = channels, .groups = v->config.norm_num_groups,
-        .eps = NORM_EPS, .parity = v->opts.parity}));
+        .eps = NORM_EPS, .parity = v->parity}));
 fail:
     return st;
 }
@@ -295,7 +301,7 @@ static status put_conv(walk *w, conv_call c)
         .norm_add = c.normed ? w->add : NULL, .w = lent, .height = w->height, .width = w->width,
         .c_in = (int32_t)c.l->w.shape[1], .c_out = (int32_t)c.l->w.shape[0], .kernel = c.kernel,
         .type = v->opts.type, .y_type = v->opts.type, .silu = c.silu, .upsample = c.upsample,
-        .parity = v->opts.parity}));
+        .parity = v->parity}));
     TRY(linear_return(v->opts.compute, &lent));
 fail:
     return st;
@@ -479,12 +485,12 @@ status vae_decoder_decode(vae_decoder *v, const geometry *g, const float *packed
     TRY(stream_latent_unpack(s, &(latent_unpack_args){
         .packed = m.packed, .z = w.at, .height = g->latent_h, .width = g->latent_w, .channels = c->latent_channels,
         .scaling = (float)c->scaling_factor, .shift = (float)c->shift_factor, .type = v->opts.type,
-        .parity = v->opts.parity}));
+        .parity = v->parity}));
     TRY(walk_all(&w, g));
     TRY(put_conv(&w, (conv_call){.l = &v->ends.conv_out, .x = w.at, .y = m.rgb, .kernel = 3, .normed = true, .silu = true}));
     TRY(tap_rows(v->opts.tap, s, "vae.rgb", 0, v->opts.type, m.rgb, 3, 0, (int64_t)g->width * g->height, 3));
     TRY(stream_to_u8(s, &(to_u8_args){.x = m.rgb, .y = m.samples, .n = (int64_t)picture_samples(g),
-                                      .type = v->opts.type, .parity = v->opts.parity}));
+                                      .type = v->opts.type, .parity = v->parity}));
     TRY(stream_sync(s));
     TRY(sink_rows(v, g, m.samples, sink));
 fail:

@@ -19,7 +19,6 @@ typedef struct vae_decoder_opts {
     stream      *compute;
     const tap   *tap;
     dtype        type;
-    bool         parity;
 } vae_decoder_opts;
 
 /* Takes n_rows finished rows of 8-bit RGB, top to bottom; rgb is lent for the call. */
@@ -30,6 +29,9 @@ typedef struct row_sink {
 
 status vae_decoder_open(vae_decoder **out, const vae_decoder_opts *opts);
 void   vae_decoder_close(vae_decoder *v); /* accepts NULL */
+
+/* Whether the next decode repeats every rounding of the bf16 reference. */
+void vae_decoder_parity(vae_decoder *v, bool parity);
 
 /* packed: [n_image, in_channels] fp32, host: the latent after the last step. */
 status vae_decoder_decode(vae_decoder *v, const geometry *g, const float *packed, const row_sink *sink);

@@ -1,0 +1,216 @@
+/* dype-dist: from a command line to finished pictures. Only this file exits. */
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "comm.h"
+#include "job.h"
+#include "model_hash.h"
+#include "options.h"
+#include "render.h"
+#include "report.h"
+
+static const double HASHING_TELL_S = 2.0; /* between lines about a slow hash */
+
+typedef struct program {
+    options  options;
+    comm    *comm;
+    report  *report;
+    job     *job;
+    model   *model;
+    device  *dev;
+    dump    *dump;
+    renderer *renderer;
+    char     model_sha256[MODEL_HASH_TEXT];
+    double   hashing_told;
+    char     dump_dir[4096];
+} program;
+
+static bool speaks(const program *p)
+{
+    return comm_rank(p->comm) == 0;
+}
+
+/* Processors this rank may use, beside those of the machine. */
+static int allowed_cores(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+static int choose_threads(const program *p)
+{
+    const int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    int       n = p->options.n_threads;
+    if (n == 0) n = cores / comm_local_size(p->comm) > 0 ? cores / comm_local_size(p->comm) : 1;
+    if (allowed_cores() < n)
+        report_warn(p->report, "%d thread%s, but this rank is bound to %d core%s: start mpirun with --bind-to none", n,
+                    n == 1 ? "" : "s", allowed_cores(), allowed_cores() == 1 ? "" : "s");
+    return n;
+}
+
+static status open_job(program *p)
+{
+    status     st = ST_OK;
+    job_opts   opts = {.model = p->options.model, .out_dir = p->options.out_dir, .only = p->options.only,
+                       .n_only = p->options.n_only};
+    TRY(comm_agree(p->comm, job_open(&p->job, p->options.job_path, &opts)));
+    TRY(comm_same(p->comm, ST_USAGE, "program version", DYPE_VERSION));
+    TRY(comm_same(p->comm, ST_BAD_JOB, "job file", p->job->sha256));
+fail:
+    return st;
+}
+
+static void show_hashing(void *context, int64_t done, int64_t all)
+{
+    program     *p = context;
+    const double now = report_now();
+    if (now - p->hashing_told < HASHING_TELL_S) return;
+    p->hashing_told = now;
+    report_line(p->report, "hashing the model, once: %.1f of %.1f GB", (double)done * 1e-9, (double)all * 1e-9);
+}
+
+static status open_model(program *p)
+{
+    status st = ST_OK;
+    TRY(comm_agree(p->comm, model_open(&p->model, p->job->model)));
+    if (p->options.check) goto fail;
+    p->hashing_told = report_now();
+    if (speaks(p))
+        st = model_hash(p->model_sha256, p->model, &(model_hash_opts){.progress = show_hashing, .context = p});
+    TRY(comm_agree(p->comm, st));
+    TRY(comm_bcast(p->comm, 0, p->model_sha256, sizeof(p->model_sha256)));
+fail:
+    return st;
+}
+
+/* The lowest instruction set of all ranks, so that they compute the same bits. */
+static status open_device(program *p)
+{
+    status st = ST_OK;
+    int    isa = (int)(p->options.isa_given ? p->options.isa : cpu_isa_best());
+    if (p->options.backend == BACKEND_CUDA) {
+        st = err_set(ST_DEVICE, "--backend cuda: this build has no CUDA backend; use auto, cpu or strict");
+    } else if (isa > (int)cpu_isa_best()) {
+        st = err_set(ST_DEVICE, "--isa %s: this processor has only %s", cpu_isa_name((cpu_isa)isa),
+                     cpu_isa_name(cpu_isa_best()));
+    }
+    TRY(comm_agree(p->comm, st));
+    TRY(comm_min_int(p->comm, &isa));
+    TRY(comm_agree(p->comm, device_open(&p->dev, &(device_opts){
+        .kind = p->options.backend == BACKEND_STRICT ? DEVICE_STRICT : DEVICE_CPU, .isa = (cpu_isa)isa,
+        .n_threads = choose_threads(p)})));
+fail:
+    return st;
+}
+
+static status open_dump(program *p)
+{
+    snprintf(p->dump_dir, sizeof(p->dump_dir), "%s/dumps", p->options.out_dir != NULL ? p->options.out_dir : ".");
+    return comm_agree(p->comm, dump_open(&p->dump, &(dump_opts){.dir = p->dump_dir, .names = p->options.dump,
+                                                                .n_names = p->options.n_dump,
+                                                                .rank = comm_rank(p->comm)}));
+}
+
+static void greet(program *p)
+{
+    const int n_ranks = comm_size(p->comm);
+    report_line(p->report, "dype-dist %s: %zu picture%s with %s on %d rank%s, %s, %s", DYPE_VERSION, p->job->n_pictures,
+                p->job->n_pictures == 1 ? "" : "s", p->job->model, n_ranks, n_ranks == 1 ? "" : "s",
+                device_name(p->dev), p->job->precision == DT_BF16 ? "bf16" : "fp32");
+    report_event(p->report, "start", json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:I}", "version", DYPE_VERSION, "job",
+                                               p->options.job_path, "model", p->job->model, "model_sha256",
+                                               p->model_sha256, "n_ranks", n_ranks, "device", device_name(p->dev),
+                                               "n_pictures", (json_int_t)p->job->n_pictures));
+}
+
+/* All pictures; one that fails does not stop the batch. ST_FAILED when some did; a cause that all share is told. */
+static status render_all(program *p)
+{
+    status st = ST_OK, cause = ST_OK;
+    size_t n_failed = 0;
+    TRY(renderer_open(&p->renderer, &(renderer_opts){
+        .job = p->job, .model = p->model, .model_sha256 = p->model_sha256, .comm = p->comm, .dev = p->dev,
+        .report = p->report, .dump = p->dump, .overwrite = p->options.overwrite,
+        .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0}));
+    for (size_t i = 0; i < p->job->n_pictures; i++) {
+        const job_picture *picture = &p->job->pictures[i];
+        st = renderer_picture(p->renderer, picture);
+        if (st == ST_COMM) goto fail;
+        if (st == ST_OK) continue;
+        report_warn(p->report, "%s failed: %s", picture->id, err_text());
+        report_event(p->report, "picture", json_pack("{s:s, s:s, s:s}", "picture", picture->id, "state", "failed",
+                                                     "reason", err_text()));
+        cause = n_failed == 0 || cause == st ? st : ST_FAILED;
+        n_failed++;
+    }
+    st = ST_OK;
+    if (n_failed > 0) {
+        if (n_failed < p->job->n_pictures) cause = ST_FAILED;
+        st = err_set(cause, "%zu of %zu pictures failed", n_failed, p->job->n_pictures);
+    }
+    report_table(p->report);
+fail:
+    report_event(p->report, "end", json_pack("{s:i, s:I, s:I}", "exit_code", (int)st, "failed", (json_int_t)n_failed,
+                                             "pictures", (json_int_t)p->job->n_pictures));
+    return st;
+}
+
+static status run(program *p, status options_st)
+{
+    status st = options_st;
+    TRY(comm_agree(p->comm, st));
+    TRY(comm_agree(p->comm, report_open(&p->report, &(report_opts){
+        .speaks = speaks(p), .quiet = p->options.quiet, .log_json = p->options.log_json})));
+    TRY(open_job(p));
+    TRY(open_model(p));
+    if (p->options.check) {
+        report_line(p->report, "%s: %zu picture%s, model %s: no mistake found", p->options.job_path, p->job->n_pictures,
+                    p->job->n_pictures == 1 ? "" : "s", p->job->model);
+        return ST_OK;
+    }
+    TRY(open_device(p));
+    TRY(open_dump(p));
+    greet(p);
+    TRY(render_all(p));
+fail:
+    return st;
+}
+
+static void close_all(program *p)
+{
+    renderer_close(p->renderer);
+    dump_close(p->dump);
+    device_close(p->dev);
+    model_close(p->model);
+    job_close(p->job);
+    report_close(p->report);
+    options_close(&p->options);
+}
+
+int main(int argc, char **argv)
+{
+    program p = {0};
+    status  st = options_read(&p.options, argc, argv);
+    if (st == ST_OK && p.options.help) {
+        options_print_help(stdout);
+        options_close(&p.options);
+        return 0;
+    }
+    if (st == ST_OK && p.options.version) {
+        printf("dype-dist %s\n", DYPE_VERSION);
+        options_close(&p.options);
+        return 0;
+    }
+    if (comm_open(&p.comm, &argc, &argv) != ST_OK) {
+        fprintf(stderr, "dype-dist: %s\n", err_text());
+        return ST_COMM;
+    }
+    st = run(&p, st);
+    if (st != ST_OK && speaks(&p)) fprintf(stderr, "dype-dist: %s\n", err_text());
+    close_all(&p);
+    comm_close(p.comm);
+    return (int)st;
+}

@@ -1,0 +1,62 @@
+#include "recipe.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "position.h"
+
+static json_t *position_json(const position_opts *p, int base_resolution)
+{
+    json_t *object = json_pack("{s:s, s:b, s:s, s:f, s:i}", "method", position_method_names[p->method], "dype", p->dype,
+                               "variant", position_variant_names[p->variant], "lambda_t", p->lambda_t,
+                               "base_resolution", base_resolution);
+    json_object_set_new(object, "lambda_s", isnan(p->lambda_s) ? json_string("auto") : json_real(p->lambda_s));
+    return object;
+}
+
+static json_t *shift_json(const shift_opts *s)
+{
+    if (s->kind == SHIFT_EXPLICIT) return json_real(s->mu);
+    return json_string(s->kind == SHIFT_DYPE ? "dype" : "stock");
+}
+
+static json_t *noise_json(const noise_opts *n)
+{
+    if (n->kind != NOISE_TORCH_CUDA) return json_string(noise_kind_names[n->kind]);
+    return json_pack("{s:s, s:i, s:i}", "kind", noise_kind_names[n->kind], "sms", n->sms, "threads_per_sm",
+                     n->threads_per_sm);
+}
+
+status recipe_make(recipe *out, const job *j, const job_picture *p, const recipe_facts *facts)
+{
+    char seed[32];
+    snprintf(seed, sizeof(seed), "%" PRIu64, p->seed); /* JSON integers of other readers end at 2^53 */
+    json_t *object = json_pack(
+        "{s:s, s:s, s:s, s:s, s:i, s:i, s:s, s:i, s:f, s:i, s:s, s:b, s:i, s:o, s:o, s:o}", "prompt", p->prompt, "prompt_2",
+        p->prompt_2, "model_sha256", facts->model_sha256, "device", facts->device, "width", p->width, "height", p->height,
+        "seed", seed, "steps", p->steps, "guidance", p->guidance, "max_sequence_length", facts->n_text, "precision",
+        j->precision == DT_BF16 ? "bf16" : "fp32", "parity", p->parity_diffusers, "numerics", NUMERICS_VERSION,
+        "position", position_json(&p->position, facts->base_resolution), "shift", shift_json(&p->shift), "noise",
+        noise_json(&p->noise));
+    if (object != NULL && facts->inputs_sha256 != NULL)
+        json_object_set_new(object, "inputs_sha256", json_string(facts->inputs_sha256));
+    char *text = object == NULL ? NULL : json_dumps(object, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
+    json_decref(object);
+    if (text == NULL) return err_set(ST_NO_MEMORY, "%s: no memory for its recipe", p->id);
+    status st = sha256_of(text, strlen(text), out->sha256);
+    if (st == ST_OK)
+        out->json = text;
+    else
+        free(text);
+    return st;
+}
+
+void recipe_free(recipe *r)
+{
+    free(r->json);
+    r->json = NULL;
+}

@@ -1,0 +1,28 @@
+/* The recipe of a picture: everything that changes its pixels, and nothing else (no grid, threads, paths, host or date),
+ * as one line of JSON with sorted keys. It goes into the PNG; its SHA-256 identifies the picture. */
+#ifndef DYPE_RECIPE_H
+#define DYPE_RECIPE_H
+
+#include "job.h"
+#include "sha256.h"
+
+/* Raised by every change that moves a bit of a picture. */
+enum { NUMERICS_VERSION = 1 };
+
+typedef struct recipe_facts {
+    const char *model_sha256;
+    const char *device; /* device_name: backend and instruction set */
+    int         n_text; /* rows of text */
+    int         base_resolution;
+    const char *inputs_sha256; /* of latents_in and embeddings_in; NULL without */
+} recipe_facts;
+
+typedef struct recipe {
+    char *json; /* free with recipe_free */
+    char  sha256[SHA256_HEX];
+} recipe;
+
+status recipe_make(recipe *out, const job *j, const job_picture *p, const recipe_facts *facts);
+void   recipe_free(recipe *r);
+
+#endif

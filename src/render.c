@@ -1,0 +1,518 @@
+#include "render.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arena.h"
+#include "flux_transformer.h"
+#include "latents_file.h"
+#include "noise.h"
+#include "png_writer.h"
+#include "prompt.h"
+#include "recipe.h"
+#include "schedule.h"
+#include "sha256.h"
+#include "vae_decoder.h"
+
+enum { TEXT_ROWS_DEV = 512, TEXT_ROWS_SCHNELL = 256 }; /* defaults of the two published models */
+
+struct renderer {
+    renderer_opts     opts;
+    const tap        *tap;
+    stream           *compute;
+    flux_transformer *transformer;
+    vae_decoder      *vae; /* rank 0 */
+    prompt_rows       prompt; /* rank 0: of the last picture, for others with the same prompt */
+    char              prompt_key[SHA256_HEX];
+};
+
+/* One picture on its way. */
+typedef struct picture {
+    const job_picture *job;
+    geometry           geometry;
+    position_plan      positions;
+    schedule          *schedule;
+    float             *t_model; /* [steps] */
+    int32_t            n_text;
+    recipe             recipe; /* rank 0 */
+    float             *tables; /* host: position tables of the step */
+    arena              memory;
+    float             *latents;  /* device: [n_image of this rank, channels] */
+    void              *velocity; /* device: the same in the activations' type */
+    float             *packed;   /* rank 0: the gathered latent [n_image, channels] */
+    char               latents_sha256[SHA256_HEX], pixels_sha256[SHA256_HEX];
+    int64_t            exchanged; /* bytes before this picture */
+    double             started;
+} picture;
+
+static status begin(renderer *r, picture *x);
+static status encode(renderer *r, picture *x);
+static status prepare(renderer *r, picture *x);
+static status draw_noise(renderer *r, picture *x);
+static status denoise(renderer *r, picture *x, int step);
+static status gather(renderer *r, picture *x);
+static status decode(renderer *r, picture *x);
+static status finish(renderer *r, picture *x);
+static void   end(renderer *r, picture *x);
+
+/* The recipe of a render. Every stage is collective and ends with the same status on all ranks. */
+status renderer_picture(renderer *r, const job_picture *p)
+{
+    status  st = ST_OK;
+    picture x = {.job = p, .started = report_now()};
+    TRY(begin(r, &x));      /* size, schedule, positions; the output can be written */
+    TRY(encode(r, &x));     /* prompt -> T5 rows and CLIP vector, on rank 0 */
+    TRY(prepare(r, &x));    /* text rows to their owners, modulation of all steps */
+    TRY(draw_noise(r, &x)); /* each rank its own rows */
+    for (int step = 0; step < p->steps; step++)
+        TRY(denoise(r, &x, step)); /* position tables from rank 0, transformer, Euler */
+    TRY(gather(r, &x)); /* the latent on rank 0, saved if asked */
+    TRY(decode(r, &x)); /* VAE rows -> PNG rows */
+    TRY(finish(r, &x)); /* checksums to the log */
+fail:
+    end(r, &x);
+    return st;
+}
+
+static bool speaks(const renderer *r)
+{
+    return comm_rank(r->opts.comm) == 0;
+}
+
+static status agree(renderer *r, status mine)
+{
+    return comm_agree(r->opts.comm, mine);
+}
+
+status renderer_open(renderer **out, const renderer_opts *opts)
+{
+    status    st = ST_OK;
+    renderer *r = calloc(1, sizeof(*r));
+    if (r == NULL) {
+        st = err_set(ST_NO_MEMORY, "renderer: %zu bytes", sizeof(*r));
+        goto fail;
+    }
+    r->opts = *opts;
+    r->tap = dump_tap(opts->dump);
+    TRY(stream_open(&r->compute, opts->dev));
+    TRY(flux_transformer_open(&r->transformer, &(flux_transformer_opts){
+        .model = opts->model, .comm = opts->comm, .dev = opts->dev, .compute = r->compute, .tap = r->tap,
+        .type = opts->job->precision, .n_blocks = opts->n_blocks}));
+    if (speaks(r))
+        TRY(vae_decoder_open(&r->vae, &(vae_decoder_opts){
+            .model = opts->model, .dev = opts->dev, .compute = r->compute, .tap = r->tap, .type = opts->job->precision}));
+fail:
+    st = comm_agree(opts->comm, st);
+    if (st != ST_OK) {
+        renderer_close(r);
+        return st;
+    }
+    *out = r;
+    return ST_OK;
+}
+
+void renderer_close(renderer *r)
+{
+    if (r == NULL) return;
+    prompt_free(&r->prompt);
+    vae_decoder_close(r->vae);
+    flux_transformer_close(r->transformer);
+    stream_close(r->compute);
+    free(r);
+}
+
+/* ---- the stages */
+
+static dtype type_of(const renderer *r)
+{
+    return r->opts.job->precision;
+}
+
+static bool parity_of(const renderer *r, const picture *x)
+{
+    return x->job->parity_diffusers && type_of(r) == DT_BF16;
+}
+
+/* Rows of text: as asked, as embeddings_in has them, or the model's default. */
+static status count_text_rows(renderer *r, picture *x)
+{
+    status             st = ST_OK;
+    const flux_config *c = &r->opts.model->flux;
+    x->n_text = x->job->max_sequence_length;
+    if (x->n_text == 0) x->n_text = c->guidance_embeds ? TEXT_ROWS_DEV : TEXT_ROWS_SCHNELL;
+    if (x->job->embeddings_in != NULL && speaks(r)) {
+        float  *text = NULL;
+        int64_t n[2] = {0};
+        st = latents_file_read(&text, x->job->embeddings_in, "prompt_embeds", 0, c->joint_attention_dim, n);
+        free(text);
+        x->n_text = (int32_t)n[0];
+    }
+    TRY(agree(r, st));
+    TRY(comm_bcast(r->opts.comm, 0, &x->n_text, sizeof(x->n_text)));
+fail:
+    return st;
+}
+
+/* SHA-256 of the files that a picture is made from beside its prompt. */
+static status hash_inputs(const job_picture *p, char hex[SHA256_HEX])
+{
+    status      st = ST_OK;
+    const char *paths[] = {p->latents_in, p->embeddings_in};
+    sha256     *h = NULL;
+    FILE       *file = NULL;
+    char        piece[65536];
+    TRY(sha256_open(&h));
+    for (int i = 0; i < 2; i++) {
+        if (paths[i] == NULL) continue;
+        file = fopen(paths[i], "rbe");
+        if (file == NULL) {
+            st = err_set(ST_BAD_JOB, "%s: cannot be read", paths[i]);
+            goto fail;
+        }
+        for (size_t n; (n = fread(piece, 1, sizeof(piece), file)) > 0;) TRY(sha256_add(h, piece, n));
+        fclose(file);
+        file = NULL;
+    }
+    return sha256_finish(h, hex);
+fail:
+    if (file != NULL) fclose(file);
+    sha256_close(h);
+    return st;
+}
+
+static void describe(renderer *r, const picture *x)
+{
+    char       text[512];
+    const int  n_ranks = comm_size(r->opts.comm);
+    const int  n_rows = x->n_text + x->geometry.n_image;
+    const bool active = position_plan_is_active(&x->positions);
+    report_line(r->opts.report, "%s: %d x %d, %d text + %d image rows on %d rank%s, %d steps", x->job->id, x->job->width,
+                x->job->height, x->n_text, x->geometry.n_image, n_ranks, n_ranks == 1 ? "" : "s", x->job->steps);
+    report_line(r->opts.report, "%s: positions %s", x->job->id, position_plan_describe(&x->positions, text, sizeof(text)));
+    if (!active && x->job->position.method != POSITION_BASE)
+        report_line(r->opts.report, "%s: no side exceeds the %d px the model was trained for: the position method has no "
+                    "effect here", x->job->id, x->positions.base_patches * r->opts.model->vae.scale * PATCH);
+    if (geometry_n_tiles(x->n_text, x->geometry.n_image) < n_ranks)
+        report_warn(r->opts.report, "%s: %d rows are only %d tiles: some of the %d ranks have none", x->job->id, n_rows,
+                    geometry_n_tiles(x->n_text, x->geometry.n_image), n_ranks);
+}
+
+static status make_recipe(renderer *r, picture *x)
+{
+    status       st = ST_OK;
+    char         inputs[SHA256_HEX];
+    const bool   has_inputs = x->job->latents_in != NULL || x->job->embeddings_in != NULL;
+    recipe_facts facts = {.model_sha256 = r->opts.model_sha256, .device = device_name(r->opts.dev), .n_text = x->n_text,
+                          .base_resolution = x->positions.base_patches * r->opts.model->vae.scale * PATCH};
+    if (has_inputs) {
+        TRY(hash_inputs(x->job, inputs));
+        facts.inputs_sha256 = inputs;
+    }
+    TRY(recipe_make(&x->recipe, r->opts.job, x->job, &facts));
+fail:
+    return st;
+}
+
+static status make_schedule(renderer *r, picture *x)
+{
+    status            st = ST_OK;
+    schedule_rounding rounding = SCHEDULE_F32;
+    if (type_of(r) == DT_BF16) rounding = parity_of(r, x) ? SCHEDULE_PARITY : SCHEDULE_BF16;
+    TRY(schedule_open(&x->schedule, &(schedule_opts){
+        .config = r->opts.model->scheduler, .shift = x->job->shift, .n_steps = x->job->steps,
+        .n_image = x->geometry.n_image, .guidance = x->job->guidance, .rounding = rounding}));
+    x->t_model = malloc((size_t)x->job->steps * sizeof(float));
+    if (x->t_model == NULL) return err_set(ST_NO_MEMORY, "%s: %d steps", x->job->id, x->job->steps);
+    for (int i = 0; i < x->job->steps; i++) x->t_model[i] = x->schedule->steps[i].t_model;
+fail:
+    return st;
+}
+
+static status begin(renderer *r, picture *x)
+{
+    status             st = ST_OK;
+    const job_picture *p = x->job;
+    const model       *m = r->opts.model;
+    const int          base_px = p->position.base_resolution > 0 ? p->position.base_resolution : m->vae.sample_size;
+    report_phase(r->opts.report, p->id, "start");
+    dump_picture(r->opts.dump, p->id);
+    x->exchanged = comm_exchange_bytes(r->opts.comm);
+    TRY(count_text_rows(r, x));
+    st = geometry_make(&x->geometry, p->width, p->height, m->vae.scale);
+    if (st == ST_OK && p->wrap != WRAP_NONE)
+        st = err_set(ST_BAD_JOB, "%s: wrap: horizontal is not supported by this version", p->id);
+    if (st == ST_OK)
+        st = position_plan_make(&x->positions, &p->position, m->flux.axes_dims_rope, base_px / (m->vae.scale * PATCH),
+                                x->geometry.rows, x->geometry.cols, parity_of(r, x));
+    if (st == ST_OK) st = make_schedule(r, x);
+    if (st == ST_OK) {
+        x->tables = malloc(x->positions.n_floats * sizeof(float));
+        if (x->tables == NULL) st = err_set(ST_NO_MEMORY, "%s: position tables", p->id);
+    }
+    if (st == ST_OK && speaks(r)) st = make_recipe(r, x);
+    if (st == ST_OK && speaks(r)) st = png_writer_probe(p->output);
+    TRY(agree(r, st));
+    if (speaks(r)) describe(r, x);
+fail:
+    return st;
+}
+
+static status encode(renderer *r, picture *x)
+{
+    status             st = ST_OK;
+    const job_picture *p = x->job;
+    const flux_config *c = &r->opts.model->flux;
+    report_phase(r->opts.report, p->id, "encode");
+    if (!speaks(r)) return agree(r, ST_OK);
+    if (p->embeddings_in != NULL) {
+        prompt_free(&r->prompt);
+        r->prompt_key[0] = '\0';
+        TRY(latents_file_read(&r->prompt.text, p->embeddings_in, "prompt_embeds", x->n_text, c->joint_attention_dim, NULL));
+        TRY(latents_file_read(&r->prompt.pooled, p->embeddings_in, "pooled_prompt_embeds", 1, c->pooled_projection_dim,
+                              NULL));
+        goto fail;
+    }
+    char  key[SHA256_HEX];
+    char *text = NULL;
+    if (asprintf(&text, "%d %d %zu %s %s", x->n_text, parity_of(r, x), strlen(p->prompt), p->prompt, p->prompt_2) < 0) {
+        st = err_set(ST_NO_MEMORY, "%s: prompt", p->id);
+        goto fail;
+    }
+    st = sha256_of(text, strlen(text), key);
+    free(text);
+    TRY(st);
+    if (strcmp(key, r->prompt_key) != 0) {
+        prompt_free(&r->prompt);
+        r->prompt_key[0] = '\0';
+        TRY(prompt_encode(&r->prompt, &(prompt_opts){
+            .model = r->opts.model, .dev = r->opts.dev, .compute = r->compute, .tap = r->tap, .report = r->opts.report,
+            .picture = p->id, .prompt = p->prompt, .prompt_2 = p->prompt_2, .n_text = x->n_text, .type = type_of(r),
+            .parity = parity_of(r, x)}));
+        memcpy(r->prompt_key, key, sizeof(key));
+    }
+fail:
+    return agree(r, st);
+}
+
+static status prepare(renderer *r, picture *x)
+{
+    status st = ST_OK;
+    report_phase(r->opts.report, x->job->id, "modulation");
+    flux_transformer_parity(r->transformer, parity_of(r, x));
+    TRY(flux_transformer_prepare(r->transformer, &(flux_sequence){
+        .geometry = &x->geometry, .positions = &x->positions, .n_text = x->n_text, .n_steps = x->job->steps,
+        .t = x->t_model, .guidance = x->schedule->guidance_model, .text = r->prompt.text, .pooled = r->prompt.pooled}));
+    const size_t n = (size_t)flux_transformer_rows(r->transformer).n_image * (size_t)r->opts.model->flux.in_channels;
+    arena_plan(&x->memory, &x->latents, n * sizeof(float), "latents");
+    arena_plan(&x->memory, &x->velocity, n * dtype_bytes(type_of(r)), "velocity");
+    st = agree(r, arena_take(&x->memory, r->opts.dev, "latents"));
+fail:
+    return st;
+}
+
+/* Bytes of fp32 latents that each rank owns, in rank order; yours to free. */
+static size_t *latent_bytes(const renderer *r, const picture *x)
+{
+    const int n_ranks = comm_size(r->opts.comm);
+    size_t   *bytes = calloc((size_t)n_ranks, sizeof(*bytes));
+    for (int rank = 0; bytes != NULL && rank < n_ranks; rank++)
+        bytes[rank] = (size_t)geometry_split(x->n_text, x->geometry.n_image, n_ranks, rank).n_image *
+                      (size_t)r->opts.model->flux.in_channels * sizeof(float);
+    return bytes;
+}
+
+/* Initial noise from a file of rank 0, if the picture has one: *found tells. */
+static status scatter_noise(renderer *r, picture *x, float *mine, int *found)
+{
+    status             st = ST_OK;
+    const job_picture *p = x->job;
+    const int          channels = r->opts.model->flux.in_channels;
+    const char        *path = p->latents_in;
+    float             *all = NULL;
+    size_t            *bytes = latent_bytes(r, x);
+    if (bytes == NULL) st = err_set(ST_NO_MEMORY, "%s: rows of ranks", p->id);
+    *found = path != NULL;
+    if (st == ST_OK && speaks(r)) {
+        if (path == NULL && p->embeddings_in != NULL) {
+            path = p->embeddings_in;
+            st = latents_file_has(path, "latents", found);
+        }
+        if (st == ST_OK && *found) st = latents_file_read(&all, path, "latents", x->geometry.n_image, channels, NULL);
+    }
+    TRY(agree(r, st));
+    TRY(comm_bcast(r->opts.comm, 0, found, sizeof(*found)));
+    if (*found) TRY(comm_scatter(r->opts.comm, 0, all, bytes, mine));
+fail:
+    free(all);
+    free(bytes);
+    return st;
+}
+
+static status draw_noise(renderer *r, picture *x)
+{
+    status             st = ST_OK;
+    const job_picture *p = x->job;
+    const row_range    rows = flux_transformer_rows(r->transformer);
+    const int          channels = r->opts.model->flux.in_channels;
+    const size_t       n = (size_t)rows.n_image * (size_t)channels;
+    int                found = 0;
+    float             *mine = malloc((n + 1) * sizeof(float));
+    report_phase(r->opts.report, p->id, "noise");
+    TRY(agree(r, mine != NULL ? ST_OK : err_set(ST_NO_MEMORY, "%s: noise of %d rows", p->id, rows.n_image)));
+    TRY(scatter_noise(r, x, mine, &found));
+    if (!found && rows.n_image > 0)
+        st = noise_fill(&p->noise, p->seed, &x->geometry, channels / (PATCH * PATCH),
+                        geometry_first_token(rows, x->n_text), rows.n_image, type_of(r) == DT_BF16, mine);
+    if (st == ST_OK && parity_of(r, x))
+        for (size_t i = 0; i < n; i++) mine[i] = bf16_round(mine[i]);
+    if (st == ST_OK && n > 0) st = stream_copy_in(r->compute, x->latents, mine, n * sizeof(float));
+    if (st == ST_OK) st = stream_sync(r->compute);
+    TRY(agree(r, st));
+fail:
+    free(mine);
+    return st;
+}
+
+static status denoise(renderer *r, picture *x, int step)
+{
+    status               st = ST_OK;
+    const schedule_step *s = &x->schedule->steps[step];
+    const int64_t        n = (int64_t)flux_transformer_rows(r->transformer).n_image * r->opts.model->flux.in_channels;
+    if (step == 0) {
+        report_phase(r->opts.report, x->job->id, "denoise");
+        report_step(r->opts.report, x->job->id, 0, x->job->steps, s->sigma);
+    }
+    if (step == 0 || position_plan_is_dynamic(&x->positions)) {
+        if (speaks(r)) position_plan_tables(&x->positions, s->t_position, x->tables);
+        TRY(comm_bcast(r->opts.comm, 0, x->tables, x->positions.n_floats * sizeof(float)));
+    }
+    st = flux_transformer_step(r->transformer, step, x->tables, x->latents, x->velocity);
+    if (st == ST_OK && n > 0)
+        st = stream_euler(r->compute, &(euler_args){.latents = x->latents, .v = x->velocity, .n = n, .dt = s->dt,
+                                                    .type = type_of(r), .parity = parity_of(r, x)});
+    if (st == ST_OK) st = flux_transformer_sync(r->transformer);
+    TRY(agree(r, st));
+    report_step(r->opts.report, x->job->id, step + 1, x->job->steps, s->sigma);
+fail:
+    return st;
+}
+
+static status gather(renderer *r, picture *x)
+{
+    status       st = ST_OK;
+    const int    channels = r->opts.model->flux.in_channels;
+    const size_t n = (size_t)flux_transformer_rows(r->transformer).n_image * (size_t)channels;
+    const size_t total = (size_t)x->geometry.n_image * (size_t)channels;
+    float       *mine = malloc((n + 1) * sizeof(float));
+    size_t      *bytes = latent_bytes(r, x);
+    report_phase(r->opts.report, x->job->id, "gather");
+    if (speaks(r)) x->packed = malloc(total * sizeof(float));
+    if (mine == NULL || bytes == NULL || (speaks(r) && x->packed == NULL))
+        st = err_set(ST_NO_MEMORY, "%s: latent of %zu values", x->job->id, total);
+    if (st == ST_OK && n > 0) st = stream_copy_out(r->compute, mine, x->latents, n * sizeof(float));
+    if (st == ST_OK) st = stream_sync(r->compute);
+    TRY(agree(r, st));
+    TRY(comm_gather(r->opts.comm, 0, mine, bytes, x->packed));
+    flux_transformer_release(r->transformer); /* its memory is not resident beside the decoder's */
+    arena_free(&x->memory);
+    if (speaks(r)) {
+        st = sha256_of(x->packed, total * sizeof(float), x->latents_sha256);
+        if (st == ST_OK && x->job->latents_out != NULL)
+            st = latents_file_write(x->job->latents_out, x->packed, x->geometry.n_image, channels);
+    }
+    st = agree(r, st);
+fail:
+    free(mine);
+    free(bytes);
+    return st;
+}
+
+typedef struct picture_sink {
+    png_writer *png;
+    sha256     *hash;
+    size_t      row_bytes;
+} picture_sink;
+
+static status sink_rows(void *ctx, int32_t first_row, int32_t n_rows, const uint8_t *rgb)
+{
+    picture_sink *sink = ctx;
+    (void)first_row;
+    status st = sha256_add(sink->hash, rgb, (size_t)n_rows * sink->row_bytes);
+    return st != ST_OK ? st : png_writer_rows(sink->png, n_rows, rgb);
+}
+
+static status decode(renderer *r, picture *x)
+{
+    status             st = ST_OK;
+    const job_picture *p = x->job;
+    picture_sink       sink = {.row_bytes = (size_t)x->geometry.width * 3};
+    const png_note     notes[] = {{"Software", "dype-dist"}, {"dype-dist", x->recipe.json}};
+    report_phase(r->opts.report, p->id, "decode");
+    if (!speaks(r)) return agree(r, ST_OK); /* waits for rank 0 */
+    TRY(sha256_open(&sink.hash));
+    TRY(png_writer_open(&sink.png, &(png_writer_opts){.path = p->output, .width = x->geometry.width,
+                                                      .height = x->geometry.height, .notes = notes, .n_notes = 2,
+                                                      .overwrite = r->opts.overwrite}));
+    vae_decoder_parity(r->vae, parity_of(r, x));
+    TRY(vae_decoder_decode(r->vae, &x->geometry, x->packed, &(row_sink){.ctx = &sink, .rows = sink_rows}));
+    st = png_writer_commit(sink.png);
+    sink.png = NULL;
+    if (st == ST_OK) {
+        st = sha256_finish(sink.hash, x->pixels_sha256);
+        sink.hash = NULL;
+    }
+fail:
+    png_writer_abandon(sink.png);
+    sha256_close(sink.hash);
+    return agree(r, st);
+}
+
+/* Every rank's rows and bytes sent, for the log. */
+typedef struct rank_figures {
+    int32_t n_rows, n_text;
+    int64_t exchange_bytes;
+    int64_t peak_bytes;
+} rank_figures;
+
+static status finish(renderer *r, picture *x)
+{
+    status          st = ST_OK;
+    const int       n_ranks = comm_size(r->opts.comm);
+    const row_range rows = geometry_split(x->n_text, x->geometry.n_image, n_ranks, comm_rank(r->opts.comm));
+    rank_figures    mine = {rows.count, rows.n_text, comm_exchange_bytes(r->opts.comm) - x->exchanged,
+                            (int64_t)device_peak_bytes(r->opts.dev)};
+    rank_figures   *all = calloc((size_t)n_ranks, sizeof(*all));
+    size_t         *bytes = calloc((size_t)n_ranks, sizeof(*bytes));
+    TRY(agree(r, all != NULL && bytes != NULL ? ST_OK : err_set(ST_NO_MEMORY, "figures of %d ranks", n_ranks)));
+    for (int rank = 0; rank < n_ranks; rank++) bytes[rank] = sizeof(mine);
+    TRY(comm_gather(r->opts.comm, 0, &mine, bytes, all));
+    if (!speaks(r)) goto fail;
+    json_t *ranks = json_array();
+    for (int rank = 0; rank < n_ranks; rank++)
+        json_array_append_new(ranks, json_pack("{s:i, s:i, s:I, s:I}", "rows", all[rank].n_rows, "text_rows",
+                                               all[rank].n_text, "exchange_bytes", (json_int_t)all[rank].exchange_bytes,
+                                               "device_peak_bytes", (json_int_t)all[rank].peak_bytes));
+    double took = report_now() - x->started;
+    report_event(r->opts.report, "picture", json_pack(
+        "{s:s, s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:f, s:o}", "picture", x->job->id, "state", "done", "path",
+        x->job->output, "width", x->geometry.width, "height", x->geometry.height, "recipe_sha256", x->recipe.sha256,
+        "latents_sha256", x->latents_sha256, "pixels_sha256", x->pixels_sha256, "took_s", took, "ranks", ranks));
+    report_line(r->opts.report, "%s: %s (%.1f s)", x->job->id, x->job->output, took);
+fail:
+    free(all);
+    free(bytes);
+    return st;
+}
+
+static void end(renderer *r, picture *x)
+{
+    flux_transformer_release(r->transformer);
+    arena_free(&x->memory);
+    recipe_free(&x->recipe);
+    schedule_close(x->schedule);
+    free(x->t_model);
+    free(x->tables);
+    free(x->packed);
+    report_phase(r->opts.report, NULL, NULL);
+}

@@ -1,0 +1,33 @@
+/* One picture after another, by all ranks together: prompt -> latent -> PNG. render.c is the recipe. */
+#ifndef DYPE_RENDER_H
+#define DYPE_RENDER_H
+
+#include "comm.h"
+#include "device.h"
+#include "dump.h"
+#include "job.h"
+#include "model.h"
+#include "report.h"
+
+typedef struct renderer renderer;
+
+typedef struct renderer_opts {
+    const job   *job; /* borrowed, as all below */
+    const model *model;
+    const char  *model_sha256;
+    comm        *comm;
+    device      *dev;
+    report      *report;
+    dump        *dump;
+    bool         overwrite;
+    int          n_blocks; /* transformer blocks to run, 0: all */
+} renderer_opts;
+
+/* Collective, all three. */
+status renderer_open(renderer **out, const renderer_opts *opts);
+/* Renders one picture of the job to its output file. A failure is the same on all ranks; after any but ST_COMM the next
+ * picture can be rendered. */
+status renderer_picture(renderer *r, const job_picture *p);
+void   renderer_close(renderer *r); /* accepts NULL */
+
+#endif

@@ -1,0 +1,191 @@
+#include "report.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_PHASES = 16, LIVE_WIDTH = 78 };
+
+typedef struct phase {
+    char   name[32];
+    double seconds;
+    int    n;
+} phase;
+
+struct report {
+    bool   speaks, quiet, terminal;
+    bool   live; /* a live line stands on the terminal */
+    FILE  *log;
+    double started, phase_started, steps_started;
+    char   picture[256];
+    int    current; /* phase, -1: none */
+    phase  phases[MAX_PHASES];
+    int    n_phases;
+};
+
+double report_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+status report_open(report **out, const report_opts *opts)
+{
+    report *r = calloc(1, sizeof(*r));
+    if (r == NULL) return err_set(ST_NO_MEMORY, "report: %zu bytes", sizeof(*r));
+    r->speaks = opts->speaks;
+    r->quiet = opts->quiet;
+    r->terminal = isatty(STDERR_FILENO) == 1;
+    r->started = report_now();
+    r->current = -1;
+    if (opts->speaks && opts->log_json != NULL) {
+        r->log = fopen(opts->log_json, "ae");
+        if (r->log == NULL) {
+            free(r);
+            return err_set(ST_OUTPUT, "%s: %s", opts->log_json, strerror(errno));
+        }
+    }
+    *out = r;
+    return ST_OK;
+}
+
+void report_close(report *r)
+{
+    if (r == NULL) return;
+    report_phase(r, NULL, NULL);
+    if (r->log != NULL) fclose(r->log);
+    free(r);
+}
+
+/* The live line gives way to a plain one. */
+static void end_live(report *r)
+{
+    if (r->live) fprintf(stderr, "\r%*s\r", LIVE_WIDTH, "");
+    r->live = false;
+}
+
+void report_line(report *r, const char *fmt, ...)
+{
+    if (!r->speaks || r->quiet) return;
+    end_live(r);
+    va_list ap;
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+}
+
+void report_warn(report *r, const char *fmt, ...)
+{
+    if (!r->speaks) return;
+    end_live(r);
+    fputs("warning: ", stderr);
+    va_list ap;
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+}
+
+void report_event(report *r, const char *event, json_t *fields)
+{
+    if (r->log == NULL) {
+        json_decref(fields);
+        return;
+    }
+    json_t *line = json_pack("{s:s, s:f}", "event", event, "seconds", report_now() - r->started);
+    if (line != NULL && fields != NULL) json_object_update(line, fields);
+    char *text = line == NULL ? NULL : json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    if (text != NULL) {
+        fprintf(r->log, "%s\n", text);
+        fflush(r->log); /* a line is there when its event has happened, also after a kill */
+    }
+    free(text);
+    json_decref(line);
+    json_decref(fields);
+}
+
+static int phase_index(report *r, const char *name)
+{
+    for (int i = 0; i < r->n_phases; i++)
+        if (strcmp(r->phases[i].name, name) == 0) return i;
+    if (r->n_phases == MAX_PHASES) return MAX_PHASES - 1;
+    snprintf(r->phases[r->n_phases].name, sizeof(r->phases[0].name), "%s", name);
+    return r->n_phases++;
+}
+
+void report_phase(report *r, const char *picture, const char *name)
+{
+    double now = report_now();
+    if (r->current >= 0) {
+        phase *p = &r->phases[r->current];
+        double seconds = now - r->phase_started;
+        p->seconds += seconds;
+        p->n++;
+        report_event(r, "phase", json_pack("{s:s, s:s, s:f}", "picture", r->picture, "phase", p->name, "took_s", seconds));
+    }
+    r->current = name == NULL ? -1 : phase_index(r, name);
+    r->phase_started = now;
+    if (name != NULL) snprintf(r->picture, sizeof(r->picture), "%s", picture);
+}
+
+/* "2:05", "1:02:05". */
+static const char *duration(double seconds, char *text, size_t size)
+{
+    long s = (long)(seconds + 0.5);
+    if (s >= 3600)
+        snprintf(text, size, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+    else
+        snprintf(text, size, "%ld:%02ld", s / 60, s % 60);
+    return text;
+}
+
+void report_step(report *r, const char *picture, int done, int n_steps, double sigma)
+{
+    double now = report_now();
+    if (done == 0) {
+        r->steps_started = now;
+        return;
+    }
+    double per_step = (now - r->steps_started) / done;
+    report_event(r, "step", json_pack("{s:s, s:i, s:i, s:f, s:f}", "picture", picture, "step", done, "steps", n_steps,
+                                      "sigma", sigma, "s_per_step", per_step));
+    if (!r->speaks || r->quiet) return;
+    char eta[32], line[256];
+    snprintf(line, sizeof(line), "%s: step %d/%d  %.2f s/step  ETA %s", picture, done, n_steps, per_step,
+             duration(per_step * (n_steps - done), eta, sizeof(eta)));
+    if (r->terminal) {
+        fprintf(stderr, "\r%-*.*s", LIVE_WIDTH, LIVE_WIDTH, line);
+        r->live = true;
+        if (done == n_steps) end_live(r);
+    } else {
+        fprintf(stderr, "%s\n", line);
+    }
+    fflush(stderr);
+}
+
+static int slowest_first(const void *a, const void *b)
+{
+    double x = ((const phase *)a)->seconds, y = ((const phase *)b)->seconds;
+    return (x < y) - (x > y);
+}
+
+void report_table(report *r)
+{
+    report_phase(r, NULL, NULL);
+    double total = report_now() - r->started, rest = total;
+    qsort(r->phases, (size_t)r->n_phases, sizeof(phase), slowest_first);
+    report_line(r, "%-22s %10s %6s", "phase", "seconds", "%");
+    for (int i = 0; i < r->n_phases; i++) {
+        const phase *p = &r->phases[i];
+        report_line(r, "%-22s %10.2f %5.1f%%", p->name, p->seconds, 100.0 * p->seconds / total);
+        rest -= p->seconds;
+    }
+    report_line(r, "%-22s %10.2f %5.1f%%", "other", rest, 100.0 * rest / total);
+    report_line(r, "%-22s %10.2f", "total", total);
+}

@@ -1,0 +1,37 @@
+/* What a user sees of a run: progress, warnings, a JSON log, a closing table of phases. Rank 0 speaks; on other ranks
+ * every call is silent. On a terminal the current step is one live line; elsewhere each step is a plain line. */
+#ifndef DYPE_REPORT_H
+#define DYPE_REPORT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "status.h"
+
+typedef struct report report;
+
+typedef struct report_opts {
+    bool        speaks; /* this is rank 0 */
+    bool        quiet;  /* only warnings and errors */
+    const char *log_json; /* NULL: none */
+} report_opts;
+
+status report_open(report **out, const report_opts *opts);
+void   report_close(report *r); /* accepts NULL */
+
+void report_line(report *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void report_warn(report *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Begins a phase of a picture and ends the one before; NULL only ends. Seconds of equal names add up. */
+void report_phase(report *r, const char *picture, const char *phase);
+/* Step `done` of n_steps is finished (the first call with 0 starts the clock). sigma: noise level of the step. */
+void report_step(report *r, const char *picture, int done, int n_steps, double sigma);
+/* Table of the phases so far, slowest first. */
+void report_table(report *r);
+
+/* One line of the JSON log: {"event": event, "seconds": since start, ...fields}. Steals fields (may be NULL). */
+void report_event(report *r, const char *event, json_t *fields);
+
+double report_now(void); /* seconds of a clock that only goes forward */
+
+#endif
