@@ -2,9 +2,36 @@
 
 #include <errno.h>
 #include <ftw.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+enum { MOST_OPEN = 64 };
+
+static struct {
+    char path[TEMPDIR_PATH];
+    pid_t owner; /* a forked child removes nothing of its parent's; 0: free */
+} open_dirs[MOST_OPEN];
+
+static void close_all(void)
+{
+    for (int i = 0; i < MOST_OPEN; i++)
+        if (open_dirs[i].owner == getpid()) tempdir_close(open_dirs[i].path);
+}
+
+static void remember(const char *path)
+{
+    static bool registered;
+    if (!registered) registered = atexit(close_all) == 0;
+    for (int i = 0; i < MOST_OPEN; i++) {
+        if (open_dirs[i].owner != 0) continue;
+        open_dirs[i].owner = getpid();
+        snprintf(open_dirs[i].path, TEMPDIR_PATH, "%s", path);
+        return;
+    }
+}
 
 status tempdir_open(char path[TEMPDIR_PATH])
 {
@@ -12,6 +39,7 @@ status tempdir_open(char path[TEMPDIR_PATH])
     int n = snprintf(path, TEMPDIR_PATH, "%s/dype-test-XXXXXX", base != NULL ? base : "/tmp");
     if (n >= TEMPDIR_PATH) return err_set(ST_OUTPUT, "tempdir: $TMPDIR is too long");
     if (mkdtemp(path) == NULL) return err_set(ST_OUTPUT, "tempdir: %s: %s", path, strerror(errno));
+    remember(path);
     return ST_OK;
 }
 
@@ -23,6 +51,8 @@ static int remove_entry(const char *path, const struct stat *info, int kind, str
 
 void tempdir_close(const char *path)
 {
+    for (int i = 0; i < MOST_OPEN; i++)
+        if (open_dirs[i].owner != 0 && strcmp(open_dirs[i].path, path) == 0) open_dirs[i].owner = 0;
     nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 

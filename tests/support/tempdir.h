@@ -1,4 +1,5 @@
-/* Folders of a test: made under $TMPDIR or /tmp, removed with everything in them. */
+/* Folders of a test: made under $TMPDIR or /tmp, removed with everything in them, at the latest when the process that
+ * made them exits (a failing test jumps over its end). */
 #ifndef DYPE_TEMPDIR_H
 #define DYPE_TEMPDIR_H
 

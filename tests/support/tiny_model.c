@@ -38,9 +38,9 @@ static const tiny_model models[] = {
      .shards = 1,
      .dynamic_shift = true,
      .shift = 3.0,
-     .transformer = {32, 1, 1, 32, 5, {8, 12, 12}, 20, 12, true},
-     .vae = {8, 3, {12, 12, 18}, 1, 6, 0.5, 0.03125, false},
-     .clip = {520, 12, 20, 1, 1, 2},
+     .transformer = {32, 1, 1, 32, 5, {8, 12, 12}, 20, 16, true},
+     .vae = {8, 3, {12, 12, 24}, 1, 6, 0.5, 0.03125, false},
+     .clip = {520, 16, 20, 1, 2, 2},
      .t5 = {320, 20, 8, 5, 28, 1}},
     {.seed = 1004,
      .type = DT_F32,
@@ -65,7 +65,10 @@ static const tiny_model models[] = {
      .shards = 1,
      .dynamic_shift = true,
      .shift = 3.0,
-     .transformer = {64, 1, 1, 128, 24, {16, 56, 56}, 4096, 768, true}},
+     .transformer = {64, 1, 1, 128, 24, {16, 56, 56}, 4096, 768, true},
+     .vae = {16, 1, {16}, 1, 8, 0.3611, 0.1159, false},
+     .clip = {514, 768, 32, 1, 12, 2},
+     .t5 = {320, 4096, 16, 2, 32, 1}},
 };
 
 tiny_model tiny_model_get(char which)

@@ -65,9 +65,9 @@ TINY = {
     ),
     "c": dict(  # odd numbers, stored in F16
         seed=1003, dtype=torch.float16, scheduler=DEV_SCHEDULER,
-        transformer=transformer(32, 1, 1, 32, 5, [8, 12, 12], 20, 12, True),
-        vae=vae(8, [12, 12, 18], 1, 6, 0.5, 0.03125, False),
-        clip=clip(520, 12, 20, 1, 1, 2), t5=t5(320, 20, 8, 5, 28, 1),
+        transformer=transformer(32, 1, 1, 32, 5, [8, 12, 12], 20, 16, True),
+        vae=vae(8, [12, 12, 24], 1, 6, 0.5, 0.03125, False),
+        clip=clip(520, 16, 20, 1, 2, 2), t5=t5(320, 20, 8, 5, 28, 1),
     ),
     "d": dict(  # a double block alone, stored in F32
         seed=1004, dtype=torch.float32, scheduler=DEV_SCHEDULER,
