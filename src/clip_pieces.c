@@ -51,7 +51,8 @@ static status clean(chars *out, const char *text, size_t n_bytes)
     status st = chars_reserve(out, n_bytes); /* an ideograph has three bytes or more and becomes three chars */
     for (size_t i = 0; st == ST_OK && i < n_bytes;) {
         utf8proc_int32_t c;
-        utf8proc_ssize_t taken = utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(n_bytes - i), &c);
+        utf8proc_ssize_t taken =
+            utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(n_bytes - i), &c);
         i += taken > 0 ? (size_t)taken : 1;
         if (taken <= 0 || c == 0 || c == 0xfffd) continue;
         if (c == '\t' || c == '\n' || c == '\r') c = ' ';

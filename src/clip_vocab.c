@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <utf8proc.h>
 
+#include "file_kind.h"
+
 enum {
     MERGES_MAX = 49152 - 256 - 2,   /* the reference reads no more lines than these after the first */
     IDS_MAX = 1 << 22,              /* a larger id is taken for a broken file: embeddings have a row per id */
@@ -24,33 +26,77 @@ typedef struct {
     json_t *fast;        /* tokenizer.json */
 } extra_files;
 
+static status join_path(char path[PATH_MAX], const char *dir, const char *name)
+{
+    bool fits = snprintf(path, PATH_MAX, "%s/%s", dir, name) < PATH_MAX;
+    return fits ? ST_OK : err_set(ST_BAD_MODEL, "clip tokenizer: path too long: %s", dir);
+}
+
+/* The file with a NUL behind it, yours to free; NULL when it is optional and not there. */
+static status read_text(char **out, const char *path, bool optional)
+{
+    status st = ST_OK;
+    char *text = NULL;
+    struct stat info;
+    FILE *file = fopen(path, "rb");
+    if (file == NULL && optional && errno == ENOENT) return ST_OK;
+    if (file == NULL) return err_set(ST_BAD_MODEL, "%s: %s", path, strerror(errno));
+    if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode) || info.st_size > FILE_MAX_BYTES) {
+        st = err_set(ST_BAD_MODEL, "%s: want a file of at most %d bytes", path, (int)FILE_MAX_BYTES);
+        goto fail;
+    }
+    size_t n_bytes = (size_t)info.st_size;
+    text = malloc(n_bytes + 1);
+    if (text == NULL) {
+        st = err_set(ST_NO_MEMORY, "%s: %zu bytes", path, n_bytes);
+        goto fail;
+    }
+    if (fread(text, 1, n_bytes, file) != n_bytes) {
+        st = err_set(ST_BAD_MODEL, "%s: ends early, want %zu bytes", path, n_bytes);
+        goto fail;
+    }
+    text[n_bytes] = '\0';
+    const char *kind = file_kind(text, n_bytes);
+    const char *nul = memchr(text, '\0', n_bytes);
+    if (kind != NULL) {
+        st = err_set(ST_BAD_MODEL, "%s: this is %s", path, kind);
+    } else if (nul != NULL) {
+        st = err_set(ST_BAD_MODEL, "%s: a NUL at byte %zu, want text", path, (size_t)(nul - text));
+    }
+    if (st != ST_OK) goto fail;
+    *out = text;
+    text = NULL;
+fail:
+    free(text);
+    fclose(file);
+    return st;
+}
+
 static status read_json(json_t **out, const char *dir, const char *name, bool optional)
 {
-    char path[PATH_MAX];
+    status st = ST_OK;
+    char path[PATH_MAX], *text = NULL;
     json_error_t error;
-    struct stat info;
-    if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path)) {
-        return err_set(ST_BAD_MODEL, "clip tokenizer: path too long: %s", dir);
-    }
-    if (stat(path, &info) != 0) {
-        if (optional && errno == ENOENT) return ST_OK;
-        return err_set(ST_BAD_MODEL, "%s: %s", path, strerror(errno));
-    }
-    if (!S_ISREG(info.st_mode) || info.st_size > FILE_MAX_BYTES) {
-        return err_set(ST_BAD_MODEL, "%s: want a file of at most %d bytes", path, (int)FILE_MAX_BYTES);
-    }
+    json_t *root = NULL;
+    TRY(join_path(path, dir, name));
+    TRY(read_text(&text, path, optional));
+    if (text == NULL) return ST_OK;
     /* Integers as reals: transformers writes 1000000000000000019884624838656 for "no maximum length". */
-    json_t *root = json_load_file(path, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error);
+    root = json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error);
     if (root == NULL && json_error_code(&error) == json_error_out_of_memory) {
-        return err_set(ST_NO_MEMORY, "%s: %lld bytes of JSON", path, (long long)info.st_size);
+        st = err_set(ST_NO_MEMORY, "%s: %zu bytes of JSON", path, strlen(text));
+    } else if (root == NULL) {
+        st = err_set(ST_BAD_MODEL, "%s:%d:%d: %s", path, error.line, error.column, error.text);
+    } else if (!json_is_object(root)) {
+        st = err_set(ST_BAD_MODEL, "%s: want a JSON object", path);
     }
-    if (root == NULL) return err_set(ST_BAD_MODEL, "%s:%d:%d: %s", path, error.line, error.column, error.text);
-    if (!json_is_object(root)) {
-        json_decref(root);
-        return err_set(ST_BAD_MODEL, "%s: want a JSON object", path);
-    }
+    if (st != ST_OK) goto fail;
     *out = root;
-    return ST_OK;
+    root = NULL;
+fail:
+    json_decref(root);
+    free(text);
+    return st;
 }
 
 /* The id that value holds; -1 when it is no whole number in [0, IDS_MAX). */
@@ -125,41 +171,6 @@ fail:
     return st;
 }
 
-/* The file with a NUL behind it, yours to free. */
-static status read_text(char **out, const char *path)
-{
-    status st = ST_OK;
-    char *text = NULL;
-    long n_bytes = -1;
-    FILE *file = fopen(path, "rb");
-    if (file == NULL) return err_set(ST_BAD_MODEL, "%s: %s", path, strerror(errno));
-    if (fseek(file, 0, SEEK_END) == 0) n_bytes = ftell(file);
-    if (n_bytes < 0 || n_bytes > FILE_MAX_BYTES || fseek(file, 0, SEEK_SET) != 0) {
-        st = err_set(ST_BAD_MODEL, "%s: want a file of at most %d bytes", path, (int)FILE_MAX_BYTES);
-        goto fail;
-    }
-    text = malloc((size_t)n_bytes + 1);
-    if (text == NULL) {
-        st = err_set(ST_NO_MEMORY, "%s: %ld bytes", path, n_bytes);
-        goto fail;
-    }
-    if (fread(text, 1, (size_t)n_bytes, file) != (size_t)n_bytes) {
-        st = err_set(ST_BAD_MODEL, "%s: ends early, want %ld bytes", path, n_bytes);
-        goto fail;
-    }
-    text[n_bytes] = '\0';
-    if (memchr(text, '\0', (size_t)n_bytes) != NULL) {
-        st = err_set(ST_BAD_MODEL, "%s: a NUL in it, want text", path);
-        goto fail;
-    }
-    *out = text;
-    text = NULL;
-fail:
-    free(text);
-    fclose(file);
-    return st;
-}
-
 /* One line, "left right": the three tokens must exist, or the ids after this merge would be those of another model. */
 static status read_merge(const clip_vocab *v, bpe_merge *merge, char *line, const char *path, int number)
 {
@@ -188,10 +199,8 @@ static status read_merges(clip_vocab *v, const char *dir)
     char path[PATH_MAX], *text = NULL, *line = NULL;
     bpe_merge *merges = NULL;
     int32_t n_merges = 0;
-    if (snprintf(path, sizeof(path), "%s/merges.txt", dir) >= (int)sizeof(path)) {
-        return err_set(ST_BAD_MODEL, "clip tokenizer: path too long: %s", dir);
-    }
-    TRY(read_text(&text, path));
+    TRY(join_path(path, dir, "merges.txt"));
+    TRY(read_text(&text, path, false));
     merges = malloc(MERGES_MAX * sizeof(*merges));
     if (merges == NULL) {
         st = err_set(ST_NO_MEMORY, "%s: %d merges", path, (int)MERGES_MAX);
@@ -289,6 +298,7 @@ static status add_token_with_id(clip_vocab *v, const json_t *token, const json_t
 /* tokenizer_config.json of today: added_tokens_decoder, id -> token. */
 static status add_from_decoder(clip_vocab *v, const json_t *decoder)
 {
+    static const char where[] = "tokenizer_config.json: added_tokens_decoder";
     status st = ST_OK;
     const char *key;
     json_t *token;
@@ -296,9 +306,8 @@ static status add_from_decoder(clip_vocab *v, const json_t *decoder)
         char *end = NULL;
         json_t *id = json_real(strtod(key, &end));
         st = end == key || *end != '\0' || !json_is_object(token)
-                 ? err_set(ST_BAD_MODEL, "tokenizer_config.json: added_tokens_decoder: \"%s\": want an id and an object",
-                           key)
-                 : add_token_with_id(v, token, id, "tokenizer_config.json: added_tokens_decoder");
+                 ? err_set(ST_BAD_MODEL, "%s: \"%s\": want an id and an object", where, key)
+                 : add_token_with_id(v, token, id, where);
         json_decref(id);
         if (st != ST_OK) break;
     }

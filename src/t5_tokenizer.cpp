@@ -14,11 +14,12 @@
 #include <sys/stat.h>
 #include <vector>
 
+#include "spiece_check.h"
+
 struct t5_tokenizer {
     sentencepiece::SentencePieceProcessor processor;
 };
 
-static const char LFS_POINTER[] = "version https://git-lfs";
 enum { TEXT_MAX_BYTES = 1 << 26 };
 
 /* C++ ends here: nothing thrown in work passes. */
@@ -40,16 +41,15 @@ static status load(t5_tokenizer *t, const std::string &path)
     struct stat info;
     if (stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) {
         return err_set(ST_BAD_MODEL,
-                       "%s: not there. T5 prompts need the SentencePiece model; a folder with only tokenizer.json is not "
-                       "enough (spiece.model is in tokenizer_2/ of the FLUX.1 repositories)",
+                       "%s: not there. T5 prompts need the SentencePiece model; a folder with only tokenizer.json is "
+                       "not enough (spiece.model is in tokenizer_2/ of the FLUX.1 repositories)",
                        path.c_str());
     }
     std::ifstream file(path, std::ios::binary);
     std::string model{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
     if (!file) return err_set(ST_BAD_MODEL, "%s: %s", path.c_str(), std::strerror(errno));
-    if (model.compare(0, sizeof(LFS_POINTER) - 1, LFS_POINTER) == 0) {
-        return err_set(ST_BAD_MODEL, "%s: a Git LFS pointer, not the file itself: run `git lfs pull`", path.c_str());
-    }
+    status st = spiece_check(reinterpret_cast<const uint8_t *>(model.data()), model.size(), path.c_str());
+    if (st != ST_OK) return st;
     const sentencepiece::util::Status loaded = t->processor.LoadFromSerializedProto(model);
     if (!loaded.ok() || t->processor.GetPieceSize() == 0) {
         return err_set(ST_BAD_MODEL, "%s: no valid SentencePiece model (%zu bytes): %s", path.c_str(), model.size(),

@@ -159,7 +159,8 @@ static void broken_clip_folders_are_named(void **state)
         {"vocab.json", "{\"l\": 1e12}", "\"l\": want a whole number"},
         {"vocab.json", "{\"l\": \"0\"}", "\"l\": want a whole number"},
         {"vocab.json", "{\"\xff\": 0}", "vocab.json:1:"},
-        {"vocab.json", "version https://git-lfs.github.com/spec/v1\n", "vocab.json:1:"},
+        {"vocab.json", "version https://git-lfs.github.com/spec/v1\n", "this is a Git LFS pointer"},
+        {"merges.txt", "<!DOCTYPE html><html>", "this is an HTML page"},
         {"merges.txt", "#version: 0.2\nl o\nx y\n", "merges.txt:3: \"x\" is not in vocab.json"},
         {"merges.txt", "#version: 0.2\nl w\n", "merges.txt:2: \"lw\" is not in vocab.json"},
         {"merges.txt", "#version: 0.2\nl o\nlo", "merges.txt:3: want two tokens"},
@@ -370,7 +371,7 @@ static void broken_t5_folders_are_named(void **state)
     snprintf(path, sizeof(path), "%s/spiece.model", dir);
     write_file("tokenizer.json", "{}");
     remove(path);
-    expect_bad_t5("only tokenizer.json is not enough");
+    expect_bad_t5("a folder with only tokenizer.json is not enough");
     assert_int_equal(mkdir(path, 0777), 0);
     expect_bad_t5("spiece.model");
     assert_int_equal(rmdir(path), 0);
@@ -382,7 +383,33 @@ static void broken_t5_folders_are_named(void **state)
     expect_bad_t5("no valid SentencePiece model");
     write_model(1000, SIZE_MAX, 0);
     expect_bad_t5("no valid SentencePiece model");
+    /* Cut exactly behind a piece (the first is 14 bytes long): a valid message, but not the whole model. */
+    write_model(16, SIZE_MAX, 0);
+    expect_bad_t5("1 pieces, no normaliser");
     remove(path);
+}
+
+/* Bytes of the normalisation table: each change is refused, or gives a model that can be used. */
+static void a_damaged_normalisation_table_is_refused(void **state)
+{
+    (void)state;
+    enum { STEP = 997, FIRST = 50000, LAST = 230000 };
+    int n_refused = 0;
+    for (size_t at = FIRST; at < LAST; at += STEP) {
+        t5_tokenizer *t = NULL;
+        int32_t ids[64];
+        int n_used;
+        char *lost = NULL;
+        write_model(SIZE_MAX, at, 0x40);
+        if (t5_tokenizer_open(&t, dir) != ST_OK) {
+            n_refused++;
+            continue;
+        }
+        assert_int_equal(t5_tokenizer_encode(t, "\xef\xbc\xa1 \xe3\x8e\x8f \xc2\xbd", 64, ids, &n_used, &lost), ST_OK);
+        free(lost);
+        t5_tokenizer_close(t);
+    }
+    assert_in_range(n_refused, 10, (LAST - FIRST) / STEP);
 }
 
 int main(void)
@@ -400,6 +427,7 @@ int main(void)
         cmocka_unit_test(published_prompts_have_their_published_ids),
         cmocka_unit_test(t5_takes_special_tokens_for_text),
         cmocka_unit_test(broken_t5_folders_are_named),
+        cmocka_unit_test(a_damaged_normalisation_table_is_refused),
     };
     return cmocka_run_group_tests(tests, open_dir, close_dir);
 }
