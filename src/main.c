@@ -134,7 +134,8 @@ static status render_all(program *p)
     TRY(renderer_open(&p->renderer, &(renderer_opts){
         .job = p->job, .model = p->model, .model_sha256 = p->model_sha256, .comm = p->comm, .dev = p->dev,
         .report = p->report, .dump = p->dump, .overwrite = p->options.overwrite,
-        .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0}));
+        .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0,
+        .reverse_order = getenv("DYPE_TEST_REVERSE_BLOCKS") != NULL}));
     for (size_t i = 0; i < p->job->n_pictures; i++) {
         const job_picture *picture = &p->job->pictures[i];
         st = renderer_picture(p->renderer, picture);

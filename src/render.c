@@ -98,7 +98,7 @@ status renderer_open(renderer **out, const renderer_opts *opts)
     TRY(stream_open(&r->compute, opts->dev));
     TRY(flux_transformer_open(&r->transformer, &(flux_transformer_opts){
         .model = opts->model, .comm = opts->comm, .dev = opts->dev, .compute = r->compute, .tap = r->tap,
-        .type = opts->job->precision, .n_blocks = opts->n_blocks}));
+        .type = opts->job->precision, .n_blocks = opts->n_blocks, .reverse_order = opts->reverse_order}));
     if (speaks(r))
         TRY(vae_decoder_open(&r->vae, &(vae_decoder_opts){
             .model = opts->model, .dev = opts->dev, .compute = r->compute, .tap = r->tap, .type = opts->job->precision}));

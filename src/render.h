@@ -21,6 +21,7 @@ typedef struct renderer_opts {
     dump        *dump;
     bool         overwrite;
     int          n_blocks; /* transformer blocks to run, 0: all */
+    bool         reverse_order; /* blocks of keys in the wrong order: shows that the tests would see it */
 } renderer_opts;
 
 /* Collective, all three. */

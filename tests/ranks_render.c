@@ -1,0 +1,189 @@
+/* The picture does not depend on the number of ranks, nor on threads, nor on the strict device; every rank does its share;
+ * and these tests would notice if blocks of keys came in another order. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <cmocka.h>
+
+#include "ops.h"
+#include "program.h"
+#include "tiny_model.h"
+
+enum { N_TEXT = 45, STEPS = 2, LIMIT_S = 240 };
+
+/* Three sizes: a prime number of tokens, fewer tiles than 8 ranks, and a wide one that is scaled on one axis. */
+static const char JOB[] =
+    "model: model\n"
+    "output: '{name}.png'\n"
+    "precision: %s\n"
+    "defaults: {steps: 2, seed: 3, max_sequence_length: 45, position: {method: yarn, dype: true}}\n"
+    "pictures:\n"
+    "  - {name: prime, prompt: 'a lake', width: 2096, height: 16}\n"
+    "  - {name: few, prompt: 'a hill', width: 96, height: 64}\n"
+    "  - {name: wide, prompt: 'a range of mountains', width: 768, height: 128}\n";
+static const int N_IMAGE[] = {131, 24, 384};
+
+static char dir[TEMPDIR_PATH];
+
+static tiny_model model(void)
+{
+    return tiny_model_get('a');
+}
+
+typedef struct variant {
+    int         n_ranks, n_threads;
+    const char *backend, *isa, *precision, *environment;
+} variant;
+
+/* Renders the three pictures; the "picture" events of the log. */
+static json_t *render(const variant *v)
+{
+    program_run run;
+    char        job[TEMPDIR_PATH + 16], log[TEMPDIR_PATH + 16], arguments[256], text[sizeof(JOB) + 16];
+    snprintf(job, sizeof(job), "%s/job.yaml", dir);
+    snprintf(log, sizeof(log), "%s/log.json", dir);
+    snprintf(text, sizeof(text), JOB, v->precision);
+    assert_int_equal(tempdir_write(job, text), ST_OK);
+    remove(log);
+    snprintf(arguments, sizeof(arguments), "job.yaml --overwrite --log-json log.json --backend %s --threads %d%s%s",
+             v->backend, v->n_threads, v->isa != NULL ? " --isa " : "", v->isa != NULL ? v->isa : "");
+    program_start(&run, dir, v->environment, v->n_ranks, LIMIT_S, arguments);
+    if (run.exit_code != 0) fail_msg("%d ranks, %s: exit code %d\n%s", v->n_ranks, v->backend, run.exit_code, run.output);
+    program_run_free(&run);
+    json_t *events = program_events(log, "picture");
+    assert_int_equal(json_array_size(events), 3);
+    return events;
+}
+
+static const char *text_of(const json_t *events, size_t picture, const char *key)
+{
+    return json_string_value(json_object_get(json_array_get(events, picture), key));
+}
+
+static void assert_same_pictures(const json_t *got, const json_t *want, const char *what)
+{
+    static const char *const keys[] = {"latents_sha256", "pixels_sha256"};
+    for (size_t i = 0; i < 3; i++)
+        for (size_t k = 0; k < 2; k++)
+            if (strcmp(text_of(got, i, keys[k]), text_of(want, i, keys[k])) != 0)
+                fail_msg("%s: %s of picture %zu: got %s, want %s", what, keys[k], i, text_of(got, i, keys[k]),
+                         text_of(want, i, keys[k]));
+}
+
+/* Tiles of rows differ by at most one between ranks; keys and values of each row travelled to all other ranks. */
+static void assert_shared_work(const json_t *events, int n_ranks, const char *precision)
+{
+    const tiny_model m = model();
+    const int64_t    d = (int64_t)m.transformer.heads * m.transformer.head_dim;
+    const int64_t    n_blocks = m.transformer.num_layers + m.transformer.num_single_layers;
+    const int64_t    row_bytes = 2 * d * (strcmp(precision, "bf16") == 0 ? 2 : 4);
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *ranks = json_object_get(json_array_get(events, i), "ranks");
+        int64_t       n_rows = 0, sent = 0;
+        const int     n_tiles = (N_TEXT + ROW_TILE - 1) / ROW_TILE + (N_IMAGE[i] + ROW_TILE - 1) / ROW_TILE;
+        assert_int_equal(json_array_size(ranks), n_ranks);
+        for (int rank = 0; rank < n_ranks; rank++) {
+            const json_t *figures = json_array_get(ranks, (size_t)rank);
+            int64_t       rows = json_integer_value(json_object_get(figures, "rows"));
+            int64_t       bytes = json_integer_value(json_object_get(figures, "exchange_bytes"));
+            assert_in_range(rows, 0, (n_tiles + n_ranks - 1) / n_ranks * ROW_TILE);
+            if (n_ranks <= n_tiles) assert_true(rows > 0);
+            if (n_ranks > 1 && rows > 0) assert_true(bytes > 0);
+            n_rows += rows;
+            sent += bytes;
+        }
+        assert_int_equal(n_rows, N_TEXT + N_IMAGE[i]);
+        assert_int_equal(sent, n_rows * row_bytes * (n_ranks - 1) * n_blocks * STEPS);
+    }
+}
+
+static const char *const precisions[] = {"bf16", "fp32"};
+
+/* All combinations with --full, a seeded few without. */
+static void same_bits_on_any_number_of_ranks(void **state)
+{
+    static const int         counts[] = {1, 2, 3, 5, 8};
+    static const char *const backends[] = {"cpu", "strict"};
+    static const char *const isas[] = {NULL, "avx2"};
+    enum { N_COMBINATIONS = 5 * 2 * 2, SAMPLE = 5 };
+    (void)state;
+    for (unsigned p = 0; p < 2; p++) {
+        for (unsigned isa = 0; isa < 2; isa++) {
+            if (isa == 1 && cpu_isa_best() < ISA_AVX2) continue;
+            if (isa == 1 && cpu_isa_best() == ISA_AVX2 && !program_full()) continue; /* the one that was found */
+            json_t *want = render(&(variant){1, 1, "cpu", isas[isa], precisions[p], NULL});
+            for (unsigned c = 1; c < N_COMBINATIONS; c++) {
+                variant v = {counts[c % 5], 1 + (int)(c / 5 % 2), backends[c / 10], isas[isa], precisions[p], NULL};
+                char    what[96];
+                if (!program_full() && program_draw(100 * p + 10 * isa + c, N_COMBINATIONS) >= SAMPLE) continue;
+                snprintf(what, sizeof(what), "%s, %d ranks, %d threads, %s, %s", v.precision, v.n_ranks, v.n_threads,
+                         v.backend, v.isa != NULL ? v.isa : "isa as found");
+                print_message("  %s\n", what);
+                json_t *got = render(&v);
+                assert_same_pictures(got, want, what);
+                assert_shared_work(got, v.n_ranks, v.precision);
+                json_decref(got);
+            }
+            json_decref(want);
+        }
+    }
+}
+
+static void every_count_of_ranks_shares_the_work(void **state)
+{
+    (void)state;
+    json_t *want = render(&(variant){1, 1, "cpu", NULL, "fp32", NULL});
+    for (int n = 2; n <= 8; n += 3) {
+        char what[32];
+        snprintf(what, sizeof(what), "%d ranks", n);
+        json_t *got = render(&(variant){n, 1, "cpu", NULL, "fp32", NULL});
+        assert_same_pictures(got, want, what);
+        assert_shared_work(got, n, "fp32");
+        json_decref(got);
+    }
+    json_decref(want);
+}
+
+static void blocks_in_another_order_are_noticed(void **state)
+{
+    (void)state;
+    json_t *want = render(&(variant){3, 1, "cpu", NULL, "fp32", NULL});
+    json_t *got = render(&(variant){3, 1, "cpu", NULL, "fp32", "DYPE_TEST_REVERSE_BLOCKS=1"});
+    assert_string_not_equal(text_of(got, 2, "latents_sha256"), text_of(want, 2, "latents_sha256"));
+    json_decref(got);
+    json_decref(want);
+}
+
+static int open_folder(void **state)
+{
+    (void)state;
+    char       path[TEMPDIR_PATH + 16];
+    tiny_model m = model();
+    if (tempdir_open(dir) != ST_OK) return -1;
+    snprintf(path, sizeof(path), "%s/model", dir);
+    if (mkdir(path, 0777) == 0 && tiny_model_write(&m, TINY_ALL, path) == ST_OK) return 0;
+    print_error("%s\n", err_text());
+    return -1;
+}
+
+static int close_folder(void **state)
+{
+    (void)state;
+    tempdir_close(dir);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_count_of_ranks_shares_the_work),
+        cmocka_unit_test(blocks_in_another_order_are_noticed),
+        cmocka_unit_test(same_bits_on_any_number_of_ranks),
+    };
+    return cmocka_run_group_tests(tests, open_folder, close_folder);
+}
