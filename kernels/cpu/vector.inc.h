@@ -492,21 +492,45 @@ static void narrow(uint16_t *y, const void *x, dtype type, int64_t at, int64_t n
     }
 }
 
+typedef float quad __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int32_t quad_order __attribute__((vector_size(16)));
+
+/* to[j][i] = from[i][j], 4 x 4. */
+INLINE void transpose_quads(float *to, int64_t ld_to, const float *from, int64_t ld_from)
+{
+    quad a = *(const quad *)from, b = *(const quad *)(from + ld_from);
+    quad c = *(const quad *)(from + 2 * ld_from), d = *(const quad *)(from + 3 * ld_from);
+    quad ab_low = __builtin_shuffle(a, b, (quad_order){0, 4, 1, 5});
+    quad ab_high = __builtin_shuffle(a, b, (quad_order){2, 6, 3, 7});
+    quad cd_low = __builtin_shuffle(c, d, (quad_order){0, 4, 1, 5});
+    quad cd_high = __builtin_shuffle(c, d, (quad_order){2, 6, 3, 7});
+    *(quad *)to = __builtin_shuffle(ab_low, cd_low, (quad_order){0, 1, 4, 5});
+    *(quad *)(to + ld_to) = __builtin_shuffle(ab_low, cd_low, (quad_order){2, 3, 6, 7});
+    *(quad *)(to + 2 * ld_to) = __builtin_shuffle(ab_high, cd_high, (quad_order){0, 1, 4, 5});
+    *(quad *)(to + 3 * ld_to) = __builtin_shuffle(ab_high, cd_high, (quad_order){2, 3, 6, 7});
+}
+
 static void pack_panel(float *panel, const linear_weight *w, int64_t n_in, int64_t first, int32_t n_cols,
                        bool through_bf16)
 {
-    enum { DEPTH = 16, COLS = 16 }; /* a square of fp32 that stays in the first-level cache */
-    float square[COLS][DEPTH];
+    enum { DEPTH = 64, COLS = 16 }; /* fp32 that stays in the first-level cache */
+    float rows[COLS][DEPTH];
     for (int32_t col = 0; col < n_cols; col += COLS) {
         int cols = n_cols - col < COLS ? n_cols - col : COLS;
         for (int64_t i = 0; i < n_in; i += DEPTH) {
             int depth = n_in - i < DEPTH ? (int)(n_in - i) : DEPTH;
             for (int c = 0; c < cols; c++) {
-                load(square[c], w->data, w->type, (first + col + c) * n_in + i, depth);
-                if (through_bf16 && w->type != DT_BF16) round_block(square[c], depth);
+                load(rows[c], w->data, w->type, (first + col + c) * n_in + i, depth);
+                if (through_bf16 && w->type != DT_BF16) round_block(rows[c], depth);
             }
-            for (int d = 0; d < depth; d++)
-                for (int c = 0; c < cols; c++) panel[(i + d) * n_cols + col + c] = square[c][d];
+            float *to = panel + i * n_cols + col;
+            if (cols == COLS && depth % 4 == 0) {
+                for (int d = 0; d < depth; d += 4)
+                    for (int c = 0; c < COLS; c += 4) transpose_quads(to + d * n_cols + c, n_cols, &rows[c][d], DEPTH);
+            } else {
+                for (int d = 0; d < depth; d++)
+                    for (int c = 0; c < cols; c++) to[d * n_cols + c] = rows[c][d];
+            }
         }
     }
 }
@@ -537,19 +561,29 @@ static void linear_end(const linear_args *args, int64_t row, int64_t first, int3
     }
 }
 
+/* Pixels that fit into a block, and so are worked on together; a pixel wider than a block is worked on in parts. */
+INLINE int pixels_per_block(int64_t channels)
+{
+    return channels <= BLOCK ? (int)(BLOCK / channels) : 1;
+}
+
 static void conv_begin(const conv_args *args, void *y, dtype y_type, const void *x, int64_t at, int32_t n_pixels)
 {
     bool bf16 = args->type == DT_BF16;
     int64_t channels = args->c_in;
+    int step = pixels_per_block(channels);
     float v[BLOCK];
-    for (int64_t pixel = 0; pixel < n_pixels; pixel++) {
+    for (int64_t pixel = 0; pixel < n_pixels; pixel += step) {
+        int pixels = n_pixels - pixel < step ? (int)(n_pixels - pixel) : step;
         for (int64_t c = 0; c < channels; c += BLOCK) {
-            int n = block_size(c, channels);
+            int width = block_size(c, channels), n = pixels * width;
             load(v, x, args->type, (at + pixel) * channels + c, n);
             if (args->norm_mul != NULL) {
                 const float *restrict mul = args->norm_mul + c, *restrict plus = args->norm_add + c;
+                for (float *restrict in = v; in < v + n; in += width) {
 #pragma omp simd
-                for (int i = 0; i < n; i++) v[i] = v[i] * mul[i] + plus[i];
+                    for (int i = 0; i < width; i++) in[i] = in[i] * mul[i] + plus[i];
+                }
             }
             if (args->silu) {
                 if (args->parity && bf16) round_block(v, n);
@@ -565,14 +599,18 @@ static void conv_end(const conv_args *args, int64_t at, int32_t n_pixels, const 
 {
     bool parity = args->parity && args->type == DT_BF16;
     int64_t channels = args->c_out;
+    int step = pixels_per_block(channels);
     float v[BLOCK], residual[BLOCK];
-    for (int64_t pixel = 0; pixel < n_pixels; pixel++) {
+    for (int64_t pixel = 0; pixel < n_pixels; pixel += step) {
+        int pixels = n_pixels - pixel < step ? (int)(n_pixels - pixel) : step;
         for (int64_t c = 0; c < channels; c += BLOCK) {
-            int n = block_size(c, channels);
+            int width = block_size(c, channels), n = pixels * width;
             load(v, product, DT_F32, pixel * channels + c, n);
             if (parity) round_block(v, n);
+            for (float *restrict out = v; out < v + n; out += width) {
 #pragma omp simd
-            for (int i = 0; i < n; i++) v[i] += bias[c + i];
+                for (int i = 0; i < width; i++) out[i] += bias[c + i];
+            }
             if (parity) round_block(v, n);
             if (args->residual != NULL) {
                 load(residual, args->residual, args->y_type, (at + pixel) * channels + c, n);
