@@ -6,31 +6,14 @@
 #include "vector.h"
 
 static const struct {
-    const char        *name;
-    const vector_ops  *vec;
-    dnnl_cpu_isa_t     library;
+    const vector_ops *vec;
+    dnnl_cpu_isa_t    library;
 } isas[ISA_COUNT] = {
-    [ISA_PLAIN] = {"portable", &vector_plain, dnnl_cpu_isa_sse41},
-    [ISA_AVX2] = {"avx2", &vector_avx2, dnnl_cpu_isa_avx2},
-    [ISA_AVX512] = {"avx512", &vector_avx512, dnnl_cpu_isa_avx512_core},
-    [ISA_AVX512_BF16] = {"avx512-bf16", &vector_avx512, dnnl_cpu_isa_avx512_core_bf16},
+    [ISA_PLAIN] = {&vector_plain, dnnl_cpu_isa_sse41},
+    [ISA_AVX2] = {&vector_avx2, dnnl_cpu_isa_avx2},
+    [ISA_AVX512] = {&vector_avx512, dnnl_cpu_isa_avx512_core},
+    [ISA_AVX512_BF16] = {&vector_avx512, dnnl_cpu_isa_avx512_core_bf16},
 };
-
-cpu_isa cpu_isa_best(void)
-{
-    __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
-        return ISA_PLAIN;
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
-        !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq"))
-        return ISA_AVX2;
-    return __builtin_cpu_supports("avx512bf16") ? ISA_AVX512_BF16 : ISA_AVX512;
-}
-
-const char *cpu_isa_name(cpu_isa isa)
-{
-    return isas[isa].name;
-}
 
 static status open_with(kernel_context **out, cpu_isa isa, int n_threads)
 {
