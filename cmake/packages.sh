@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Installs with apt what building and testing need and this machine lacks. Does nothing when all is there.
+set -euo pipefail
+
+wanted=(gcc g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libyaml-dev libpng-dev libjansson-dev
+        libsentencepiece-dev libutf8proc-dev libssl-dev libdnnl-dev libcmocka-dev libsimde-dev)
+missing=()
+for package in "${wanted[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+echo "installing: ${missing[*]}" >&2
+if ! command -v apt-get >/dev/null; then
+    echo "this script knows apt only; please install the like of: ${missing[*]}" >&2
+    exit 1
+fi
+as_root=()
+[ "$(id -u)" -eq 0 ] || as_root=(sudo)
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -q >/dev/null
+"${as_root[@]}" apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
