@@ -1,11 +1,11 @@
-/* Speed of the attention kernels on one thread: GFLOP/s (4 S^2 d per head) and share of the peak of fused multiply-adds,
- * which is measured in the same run, before and after each row. Usage: bench_attention [S]. */
+/* Speed of the attention kernels on one thread: GFLOP/s (4 S^2 d per head) and share of the peak of fused
+ * multiply-adds, which is measured in the same run, before and after each row. Usage: bench_attention [S]. */
 #include <immintrin.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-#include "attention_checks.h"
+#include "cpu/attention.h"
 #include "kernel_context.h"
 
 /* The thread's own time: other load on the machine does not count. */
@@ -76,7 +76,8 @@ static void measure(cpu_isa isa, dtype type, int32_t head_dim, int32_t n_heads, 
     const int64_t ld = (int64_t)n_heads * head_dim;
     attention_args a = {
         .q = x, .k = x + bytes, .v = x + 2 * bytes, .out = x + 3 * bytes, .ldq = ld, .ldk = ld, .ldv = ld, .ldo = ld,
-        .n_q = n, .n_kv = n, .n_heads = n_heads, .head_dim = head_dim, .scale = 0.1f, .type = type, .first = true, .last = true,
+        .n_q = n, .n_kv = n, .n_heads = n_heads, .head_dim = head_dim, .scale = 0.1f, .type = type,
+        .first = true, .last = true,
     };
     double share[3], gflops[3];
     for (int i = -1; i < 3; i++) {
@@ -91,8 +92,8 @@ static void measure(cpu_isa isa, dtype type, int32_t head_dim, int32_t n_heads, 
     }
     qsort(gflops, 3, sizeof(double), by_value);
     qsort(share, 3, sizeof(double), by_value);
-    printf("%-11s %-4s head %3d x %d  S %5d  %7.1f GFLOP/s  %3.0f %% of the fp32 peak\n", kernel->name, dtype_name(type),
-           head_dim, n_heads, n, gflops[1], 100 * share[1]);
+    printf("%-11s %-4s head %3d x %d  S %5d  %7.1f GFLOP/s  %3.0f %% of the fp32 peak\n", kernel->name,
+           dtype_name(type), head_dim, n_heads, n, gflops[1], 100 * share[1]);
     kernel_context_close(ctx);
     free(x);
 }
@@ -101,11 +102,9 @@ int main(int argc, char **argv)
 {
     const int32_t n = argc > 1 ? atoi(argv[1]) : 2048;
     static const struct { int32_t dim, heads; } shapes[] = {{32, 4}, {64, 4}, {128, 2}, {512, 1}};
-    for (cpu_isa isa = ISA_PLAIN; isa < ISA_COUNT; isa++) {
-        if (!attention_isa_runs(isa)) continue;
+    for (cpu_isa isa = ISA_PLAIN; isa <= cpu_isa_best(); isa++)
         for (int type = DT_F32; type <= DT_BF16; type++)
             for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
                 measure(isa, (dtype)type, shapes[i].dim, shapes[i].heads, n);
-    }
     return 0;
 }

@@ -1,5 +1,5 @@
-/* Attention kernels of the cpu device: one per instruction set, all made from attention_kernel.inc.h.
- * A kernel works on one item (some query rows of one head) on the calling thread; attention_run cuts a call into items. */
+/* Attention kernels of the cpu device: one per instruction set, all made from attention_kernel.inc.h. A kernel works
+ * on one item (some query rows of one head) on the calling thread; attention_run cuts a call into items. */
 #ifndef DYPE_CPU_ATTENTION_H
 #define DYPE_CPU_ATTENTION_H
 

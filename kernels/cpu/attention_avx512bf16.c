@@ -1,6 +1,6 @@
-/* Attention with AVX-512 and its BF16 dot products: pairs of channels, or of keys, are multiplied in bf16 and added in fp32.
- * The weights are rounded to bf16 for the second product, and their sum is that of the rounded ones, so that the errors cancel
- * where values are alike. */
+/* Attention with AVX-512 and its BF16 dot products: pairs of channels, or of keys, are multiplied in bf16 and added in
+ * fp32. The weights are rounded to bf16 for the second product, and their sum is that of the rounded ones, so that the
+ * errors cancel where values are alike. */
 #ifndef SIMDE_ENABLE_NATIVE_ALIASES /* tests bring functions that stand for the instructions */
 #include <immintrin.h>
 #endif

@@ -4,24 +4,27 @@
  *   m' = max(m, max_key S)     a = exp(m - m')    P = exp(S - m')
  *   l  = l * a + sum_key P     O^T = O^T * a + V^T P^T
  *
- * Everything is transposed: a vector holds LANES queries, and keys and channels are broadcast. So maximum and sum over keys
- * need no step across lanes, a query row meets the same instructions in every lane, and its bits cannot depend
- * on its place in the panel, on the number of rows, or on where the caller cut the keys (at multiples of KEY_TILE). Both
+ * Everything is transposed: a vector holds LANES queries, and keys and channels are broadcast. So maximum and sum over
+ * keys need no step across lanes, a query row meets the same instructions in every lane, and its bits cannot depend on
+ * its place in the panel, on the number of rows, or on where the caller cut the keys (at multiples of KEY_TILE). Both
  * products keep GROUP x 3 accumulators in registers: GROUP keys (or channels) by a panel of 3 * LANES queries.
  *
- * A tile of K and V is copied (widened, paired) once per item and used by all its panels. Within a product the channels,
- * or keys, are added one after another in fp32. What is kept between tiles (m, l, O) lives in memory as fp32, so a state
- * that the caller saves and hands back changes nothing. A key that is masked for a query has S = -inf and P = 0, and a tile
- * whose keys are all masked leaves m, l and O as they were: exp(m - m) is exactly 1. No tile is ever skipped.
+ * A tile of K and V is copied (widened, paired) once per item and used by all its panels. Within a product the
+ * channels (in blocks of CHANNEL_BLOCK units), or keys, are added one after another in fp32. What is kept between tiles
+ * (m, l, O) lives in memory as fp32, so a state that the caller saves and hands back changes nothing. A key that is
+ * masked for a query has S = -inf and P = 0, and a tile whose keys are all masked leaves m, l and O as they were:
+ * exp(m - m) is exactly 1. No tile is ever skipped.
  *
  * A unit is what one lane of a product's operand holds: one fp32 channel or key (PACK 1), or a pair in bf16 (PACK 2).
  *
  * The including file defines
- *   LANES, GROUP (divides 8, a multiple of PACK), PACK, CHANNEL_BLOCK, the types vec (LANES floats), unit (4 bytes), units (LANES units);
+ *   LANES, GROUP (divides 8, a multiple of PACK), PACK, CHANNEL_BLOCK, the types vec (LANES floats), unit (4 bytes),
+ *   units (LANES units);
  *   vec_load, vec_store, vec_set1, vec_add, vec_sub, vec_mul, vec_div, vec_max (NaN in the second operand stays),
  *   vec_fma(a, b, c) = a * b + c, vec_power2(t): 2^n from the low bits of t = n + 1.5 * 2^23,
  *   vec_keep(p, x, limit): 0 where x < limit, else p;
- *   units_load, units_store, units_set1, units_dot(a, b, acc), weights_pack(p[PACK], &sum): units, and adds them to sum. */
+ *   units_load, units_store, units_set1, units_dot(a, b, acc), weights_pack(p[PACK], &sum): units, and adds them to
+ *   sum. */
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -31,18 +34,26 @@
 enum {
     PANEL = 3 * LANES,
     MAX_HEAD_DIM = 512,
+    ROWS_AHEAD = 4,
+    VALUES_STRIDE = KEY_TILE / PACK * GROUP + 16, /* one cache line more than a power of two */
     ALIGN = 64
 };
 
 #define UNROLL _Pragma("GCC unroll 8")
+#if PACK == 1
+typedef float value; /* one channel of a row that was read */
+#else
+typedef uint16_t value;
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 
 /* One item's memory, all fp32 or units. */
 typedef struct item {
     unit  *k;    /* [KEY_TILE, head_dim / PACK] */
-    unit  *v;    /* [head_dim / GROUP, KEY_TILE / PACK, GROUP] */
+    unit  *v;    /* [head_dim / GROUP] of [KEY_TILE / PACK, GROUP], VALUES_STRIDE apart */
     float *s;    /* [KEY_TILE, PANEL]; the weights P replace it as units [KEY_TILE / PACK, PANEL] */
-    unit  *row;  /* [2, MAX_HEAD_DIM] on its way into another layout */
+    void  *row;  /* [MAX_HEAD_DIM] units on their way into another layout */
     unit  *q;    /* per panel [head_dim / PACK, PANEL] */
     float *out;  /* per panel [head_dim, PANEL] */
     float *stat; /* per panel [2, PANEL]: maximum, sum */
@@ -55,11 +66,11 @@ static size_t item_place(item *it, char *base, int32_t head_dim, int32_t n_panel
     size_t k = at;
     at += KEY_TILE * dim / PACK;
     size_t v = at;
-    at += KEY_TILE * dim / PACK;
+    at += VALUES_STRIDE * dim / GROUP;
     size_t s = at;
     at += KEY_TILE * PANEL;
     size_t row = at;
-    at += 2 * MAX_HEAD_DIM;
+    at += MAX_HEAD_DIM;
     size_t q = at;
     at += panels * PANEL * dim / PACK;
     size_t out = at;
@@ -79,30 +90,29 @@ static size_t scratch_bytes(int32_t head_dim, int32_t n_panels)
     return item_place(NULL, NULL, head_dim, n_panels);
 }
 
-/* e^x for x <= 0, within 1 ulp; 0 below -87.33 (where e^x leaves the normal numbers) and for -inf; NaN stays.
- * x = n ln 2 + r; e^r = 1 + r + r^2 p(r), p fitted for the least relative error on |r| <= ln 2 / 2 (3e-9). ln 2 is split so that
- * n times its high part is exact. */
+/* e^x for x <= 0, within 2 ulp; 0 below -87.33 (where e^x leaves the normal numbers) and for -inf; NaN stays.
+ * x = n ln 2 + r; e^r = 1 + r + r^2 p(r), p fitted for the least relative error on |r| <= ln 2 / 2 (3e-9). ln 2 is
+ * split so that n times its high part is exact. */
 INLINE vec vec_exp(vec x)
 {
     const vec limit = vec_set1(-0x1.5d589ep6f), magic = vec_set1(0x1.8p23f);
-    vec y = vec_max(limit, x);
-    vec t = vec_fma(y, vec_set1(0x1.715476p+0f), magic);
+    vec t = vec_fma(x, vec_set1(0x1.715476p+0f), magic);
     vec n = vec_sub(t, magic);
-    vec r = vec_fma(n, vec_set1(-0x1.63p-1f), y);
+    vec r = vec_fma(n, vec_set1(-0x1.63p-1f), x);
     r = vec_fma(n, vec_set1(0x1.bd0106p-13f), r);
-    vec p = vec_fma(r, vec_set1(0x1.6a2352p-10f), vec_set1(0x1.123a6cp-7f));
-    p = vec_fma(p, r, vec_set1(0x1.5558f4p-5f));
-    p = vec_fma(p, r, vec_set1(0x1.55549p-3f));
-    p = vec_fma(p, r, vec_set1(0x1.fffffcp-2f));
-    p = vec_fma(p, r, vec_set1(1.0f));
-    p = vec_fma(p, r, vec_set1(1.0f));
+    vec r2 = vec_mul(r, r);
+    vec high = vec_fma(r, vec_set1(0x1.123a6cp-7f), vec_set1(0x1.5558f4p-5f));
+    vec low = vec_fma(r, vec_set1(0x1.55549p-3f), vec_set1(0x1.fffffcp-2f));
+    high = vec_fma(r2, vec_set1(0x1.6a2352p-10f), high);
+    vec p = vec_fma(vec_fma(high, r2, low), r2, vec_add(r, vec_set1(1.0f)));
     return vec_keep(vec_mul(p, vec_power2(t)), x, limit);
 }
 
 /* Channels of one row of q, k or v as units, in order. */
-INLINE void row_read(unit *to, const void *x, int64_t at, int32_t n, dtype type)
+INLINE void row_read(void *row, const void *x, int64_t at, int32_t n, dtype type)
 {
 #if PACK == 1
+    float *to = row;
     if (type == DT_F32) {
         memcpy(to, (const float *)x + at, (size_t)n * sizeof(float));
     } else {
@@ -112,41 +122,42 @@ INLINE void row_read(unit *to, const void *x, int64_t at, int32_t n, dtype type)
     }
 #else
     (void)type;
-    memcpy(to, (const uint16_t *)x + at, (size_t)n * sizeof(uint16_t));
+    memcpy(row, (const uint16_t *)x + at, (size_t)n * sizeof(uint16_t));
 #endif
+}
+
+/* Rows of different tokens are far apart, so the processor does not foresee them: asks for one a few rows ahead. */
+INLINE void row_fetch(const void *x, int64_t at, int32_t n, dtype type)
+{
+    const int64_t size = type == DT_F32 ? 4 : 2;
+    for (int64_t i = 0; i < n * size; i += 64) __builtin_prefetch((const char *)x + at * size + i);
 }
 
 /* One tile of keys and values; rows up to the next multiple of GROUP are zero. */
 INLINE void tile_read(const item *it, const attention_args *a, int32_t head, int32_t key, int32_t n_keys, int32_t dim)
 {
     const int32_t n_units = dim / PACK, n_padded = (n_keys + GROUP - 1) / GROUP * GROUP;
-    const size_t row_bytes = (size_t)n_units * sizeof(unit);
-    const int64_t column = (int64_t)head * dim;
-    for (int32_t i = 0; i < n_padded; i++) {
-        if (i < n_keys)
-            row_read(it->k + i * n_units, a->k, (key + (int64_t)i) * a->ldk + column, dim, a->type);
-        else
-            memset(it->k + i * n_units, 0, row_bytes);
+    const int64_t k = key * a->ldk + (int64_t)head * dim, v = key * a->ldv + (int64_t)head * dim;
+    for (int32_t i = 0; i < n_keys; i++) {
+        if (i + ROWS_AHEAD < n_keys) row_fetch(a->k, k + (i + ROWS_AHEAD) * a->ldk, dim, a->type);
+        row_read(it->k + i * n_units, a->k, k + i * a->ldk, dim, a->type);
     }
+    memset(it->k + n_keys * n_units, 0, (size_t)((n_padded - n_keys) * n_units) * sizeof(unit));
     for (int32_t i = 0; i < n_padded; i += PACK) {
-        unit *first = it->row;
-        for (int32_t j = 0; j < PACK; j++) {
-            if (i + j < n_keys)
-                row_read(first + j * n_units, a->v, (key + (int64_t)i + j) * a->ldv + column, dim, a->type);
+        value *row = it->row;
+        for (int32_t h = 0; h < PACK; h++) {
+            if (i + h + ROWS_AHEAD < n_keys) row_fetch(a->v, v + (i + h + ROWS_AHEAD) * a->ldv, dim, a->type);
+            if (i + h < n_keys)
+                row_read(row + h * dim, a->v, v + (i + h) * a->ldv, dim, a->type);
             else
-                memset(first + j * n_units, 0, row_bytes);
+                memset(row + h * dim, 0, (size_t)dim * sizeof(value));
         }
+        unit *to = it->v + i / PACK * GROUP;
+        for (int32_t c = 0; c < dim; c += GROUP, to += VALUES_STRIDE)
 #if PACK == 1
-        for (int32_t c = 0; c < dim; c += GROUP)
-            memcpy(it->v + (c * KEY_TILE + i * GROUP), first + c, GROUP * sizeof(unit));
+            memcpy(to, row + c, GROUP * sizeof(unit));
 #else
-        uint16_t pair[2][GROUP];
-        for (int32_t c = 0; c < dim; c += GROUP) {
-            memcpy(pair[0], (const char *)first + (size_t)c * 2, sizeof(pair[0]));
-            memcpy(pair[1], (const char *)(first + n_units) + (size_t)c * 2, sizeof(pair[1]));
-            unit *to = it->v + (c * KEY_TILE + i * GROUP) / PACK;
-            for (int32_t j = 0; j < GROUP; j++) to[j] = (uint32_t)pair[0][j] | (uint32_t)pair[1][j] << 16;
-        }
+            UNROLL for (int g = 0; g < GROUP; g++) to[g] = (uint32_t)row[c + g] | (uint32_t)row[dim + c + g] << 16;
 #endif
     }
 }
@@ -181,7 +192,8 @@ INLINE void scores_tile(const item *it, const unit *q, int32_t n_padded, int32_t
     for (int32_t c = 0; c < n_units; c += CHANNEL_BLOCK) {
         const int32_t n = n_units - c < CHANNEL_BLOCK ? n_units - c : CHANNEL_BLOCK;
         for (int32_t i = 0; i < n_padded; i += GROUP)
-            scores_group(it->s + i * PANEL, it->k + i * n_units + c, n_units, q + c * PANEL, n, c == 0, vec_set1(scale));
+            scores_group(it->s + i * PANEL, it->k + i * n_units + c, n_units, q + c * PANEL, n, c == 0,
+                         vec_set1(scale));
     }
 }
 
@@ -234,7 +246,7 @@ INLINE void weights_tile(float *s, float *stat, vec factor[3], int32_t n_padded)
 INLINE void output_tile(const item *it, float *out, const vec factor[3], int32_t n_padded, int32_t dim)
 {
     for (int32_t c = 0; c < dim; c += GROUP) {
-        const unit *v = it->v + c * (KEY_TILE / PACK);
+        const unit *v = it->v + c / GROUP * VALUES_STRIDE;
         const float *p = it->s;
         float *o = out + c * PANEL;
         vec acc[GROUP][3];
@@ -269,8 +281,9 @@ INLINE void panel_read(const item *it, const attention_args *a, int32_t head, in
     }
     for (int32_t r = 0; r < n_rows; r++) {
         const int64_t i = (int64_t)row + r;
+        const unit *from_q = it->row;
         row_read(it->row, a->q, i * a->ldq + (int64_t)head * dim, dim, a->type);
-        for (int32_t c = 0; c < n_units; c++) q[c * PANEL + r] = it->row[c];
+        for (int32_t c = 0; c < n_units; c++) q[c * PANEL + r] = from_q[c];
         if (a->first) continue;
         const float *from = a->state_out + (i * a->n_heads + head) * dim;
         for (int32_t c = 0; c < dim; c++) out[c * PANEL + r] = from[c];

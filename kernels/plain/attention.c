@@ -2,7 +2,8 @@
  *
  *   m' = max(m, s of the tile)   a = exp(m - m')   p = exp(s - m')   l = l a + sum p   out = out a + sum p v
  *
- * Sums inside a tile are fp64; m, l and out are rounded to fp32 after every tile, as the state that travels between blocks. */
+ * Sums inside a tile are fp64; m, l and out are rounded to fp32 after every tile, as the state that travels between
+ * blocks. */
 #include <float.h>
 #include <math.h>
 #include <string.h>

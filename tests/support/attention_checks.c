@@ -12,12 +12,11 @@
 #include "kernel_context.h"
 #include "plain/plain.h"
 
-/* Tolerances, relative L2 over the output of a case with scores up to about 8.
- * F32: a score is scale times a sum of head_dim products, added in fp32 one after another: at 264 channels the largest
- * sums are about 65, and 264 roundings of such a sum come to 2.5e-5, times the scale 2.3e-6; a weight is off by that
- * relative to itself, and so is the output. BF16 inputs are compared as they are, so what counts is the rounding of the output
- * (half an ulp, 2^-9 at most, about 1.2e-3 on average) and, in the dot product kernel, that of the weights, which averages
- * out. */
+/* Tolerances, relative L2 over the output of a case with scores up to about 8. F32: a score is scale times a sum of
+ * head_dim products, added in fp32 one after another: at 264 channels the largest sums are about 65, and 264 roundings
+ * of such a sum come to 2.5e-5, times the scale 2.3e-6; a weight is off by that relative to itself, and so is the
+ * output. BF16 inputs are compared as they are, so what counts is the rounding of the output (half an ulp, 2^-9 at
+ * most, about 1.2e-3 on average) and, in the dot product kernel, that of the weights, which averages out. */
 static const double tolerance[] = {[DT_F32] = 4e-6, [DT_BF16] = 2.5e-3};
 
 typedef struct subject {
@@ -65,7 +64,8 @@ static void *rows_new(int32_t n, int32_t width, int64_t ld, dtype type, uint32_t
     char *x = malloc((size_t)(n + 1) * (size_t)ld * dtype_bytes(type));
     assert_non_null(x);
     for (int32_t i = 0; i < n; i++)
-        for (int32_t c = 0; c < ld; c++) put(x, i * ld + c, type, c < width ? noise(seed, (int64_t)i * width + c) : NAN);
+        for (int32_t c = 0; c < ld; c++)
+            put(x, i * ld + c, type, c < width ? noise(seed, (int64_t)i * width + c) : NAN);
     return x;
 }
 
@@ -156,8 +156,10 @@ static void equals_the_textbook(void **state)
     const subject *s = *state;
     static const shape shapes[] = {
         {1, 1, 0, 1, 8, 0, false, false},     {5, 3, 0, 2, 32, 7, false, false},    {33, 64, 0, 2, 64, 0, false, false},
-        {50, 65, 0, 1, 128, 8, false, false}, {24, 200, 77, 3, 40, 3, false, false}, {70, 130, 64, 1, 64, 0, false, false},
-        {13, 190, 5, 1, 512, 1, false, false}, {7, 90, 300, 1, 264, 0, false, false}, {77, 77, 0, 2, 64, 0, false, true},
+        {50, 65, 0, 1, 128, 8, false, false}, {24, 200, 77, 3, 40, 3, false, false},
+        {70, 130, 64, 1, 64, 0, false, false},
+        {13, 190, 5, 1, 512, 1, false, false}, {7, 90, 300, 1, 264, 0, false, false},
+        {77, 77, 0, 2, 64, 0, false, true},
         {90, 90, 0, 2, 64, 5, true, false},    {40, 150, 20, 1, 16, 0, true, true},
     };
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
@@ -197,7 +199,8 @@ static void attend_chained(const subject *s, const problem *p, const int32_t *en
     free(memory);
 }
 
-/* A sequence cut over ranks: blocks end on the tile grid, which restarts at the first image row (77 here); some are empty. */
+/* A sequence cut over ranks: blocks end on the tile grid, which restarts at the first image row (77 here); some are
+ * empty. */
 static void blocks_chain_to_the_same_bits(void **state)
 {
     const subject *s = *state;
@@ -206,7 +209,8 @@ static void blocks_chain_to_the_same_bits(void **state)
         int     n;
         int32_t ends[5];
     } cuts[] = {
-        {1, {300}}, {2, {77, 300}}, {2, {64, 300}}, {3, {141, 141, 300}}, {4, {64, 77, 205, 300}}, {5, {0, 77, 141, 205, 300}},
+        {1, {300}}, {2, {77, 300}}, {2, {64, 300}}, {3, {141, 141, 300}}, {4, {64, 77, 205, 300}},
+        {5, {0, 77, 141, 205, 300}},
         {5, {64, 141, 269, 300, 300}},
     };
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
@@ -341,7 +345,8 @@ static void state_is_that_of_the_judge(void **state)
         assert_true(fabsf(max[0][i] - max[1][i]) < 1e-5f);
         assert_true(fabsf(sum[0][i] / sum[1][i] - 1.0f) < (s->type == DT_F32 ? 2e-5f : 4e-3f));
         for (int c = 0; c < DIM; c++)
-            assert_true(fabsf(out[0][i * DIM + c] - out[1][i * DIM + c]) < (s->type == DT_F32 ? 2e-5f : 4e-3f) * sum[1][i]);
+            assert_true(fabsf(out[0][i * DIM + c] - out[1][i * DIM + c]) <
+                        (s->type == DT_F32 ? 2e-5f : 4e-3f) * sum[1][i]);
     }
     problem_close(&p);
 }
@@ -459,17 +464,6 @@ static void misuse_is_answered(void **state)
     err_clear();
     kernel_context_close(ctx);
     problem_close(&p);
-}
-
-bool attention_isa_runs(cpu_isa isa)
-{
-    __builtin_cpu_init();
-    switch (isa) {
-    case ISA_AVX512_BF16: return __builtin_cpu_supports("avx512bf16");
-    case ISA_AVX512: return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    case ISA_AVX2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    default: return true;
-    }
 }
 
 int attention_checks_run(const attention_kernel *kernel, dtype type)

@@ -4,13 +4,11 @@
 
 #include "cpu/attention.h"
 
-/* Whether this processor runs the kernels of an instruction set. */
-bool attention_isa_runs(cpu_isa isa);
-
 /* Runs all checks as one cmocka group; returns the number of failures. */
 int attention_checks_run(const attention_kernel *kernel, dtype type);
 
-/* The AVX-512 kernels, compiled against functions that stand for the instructions; NULL where SIMDe is not installed. */
+/* The AVX-512 kernels, compiled against functions that stand for the instructions; NULL where SIMDe is not installed.
+ * */
 extern const attention_kernel *const attention_simde_f32, *const attention_simde_bf16;
 
 #endif
