@@ -6,6 +6,7 @@ folder=$1
 shift
 
 "$root/cmake/packages.sh"
-cmake -G Ninja -S "$root" -B "$folder" "$@" >"$folder.configure.log" 2>&1 || { cat "$folder.configure.log" >&2; exit 1; }
-rm -f "$folder.configure.log"
+mkdir -p "$folder"
+echo "building into $folder" >&2
+cmake -G Ninja -S "$root" -B "$folder" "$@" >"$folder/configure.log" 2>&1 || { cat "$folder/configure.log" >&2; exit 1; }
 ninja -C "$folder" --quiet
