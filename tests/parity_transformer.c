@@ -34,7 +34,7 @@ static size_t values(const forward *f)
 }
 
 /* seq: n_text, n_steps, t, guidance, text, pooled and temb are the caller's. */
-static void forward_open(forward *f, rig *r, int rows, int cols, dtype type, flux_sequence seq)
+static void forward_open(forward *f, rig *r, int rows, int cols, dtype type, flux_sequence seq, bool parity)
 {
     const model *m = r->model;
     const int side = PATCH * m->vae.scale;
@@ -47,6 +47,7 @@ static void forward_open(forward *f, rig *r, int rows, int cols, dtype type, flu
     rig_expect(flux_transformer_open(&f->transformer, &opts));
     seq.geometry = &f->g;
     seq.positions = &f->plan;
+    flux_transformer_parity(f->transformer, parity);
     rig_expect(flux_transformer_prepare(f->transformer, &seq));
     f->table = malloc(f->plan.n_floats * sizeof(float));
     f->velocity = malloc(values(f) * sizeof(float));
@@ -151,7 +152,7 @@ static void check_forward(rig *r, vectors *v, const shape *s, dtype type, bool g
     if (r->model->flux.guidance_embeds) seq.guidance = vectors_get(v, "%s.guidance", tag).f32[0] * 1000.0f;
     if (given_temb) seq.temb = vectors_get(v, "%s.fp32.temb", tag).f32;
     forward f;
-    forward_open(&f, r, s->rows, s->cols, type, seq);
+    forward_open(&f, r, s->rows, s->cols, type, seq, false);
     put_latents(&f, r, vectors_get(v, "%s.latents", tag).f32);
     run_step(&f, r, 0);
     if (s->blocks && (given_temb || type == DT_BF16)) compare_blocks(r, v, tag, type);
@@ -212,7 +213,7 @@ static void position_tables_are_obeyed(void **state)
                                .text = vectors_get(v, "3x5+7.prompt_embeds").f32,
                                .pooled = vectors_get(v, "3x5+7.pooled").f32};
     forward f;
-    forward_open(&f, &r, 3, 5, DT_F32, seq);
+    forward_open(&f, &r, 3, 5, DT_F32, seq, false);
     for (int axis = 0; axis < POSITION_AXES; axis++) {
         const vector cos = vectors_get(v, "3x5+7.cos.%d", axis), sin = vectors_get(v, "3x5+7.sin.%d", axis);
         for (size_t i = 0; i < cos.n; i++) {
@@ -263,7 +264,7 @@ static void runs_match_in_fp32(void **state)
                                      .t = t,
                                      .guidance = s->guidance_model,
                                      .text = vectors_get(v, "prompt_embeds").f32,
-                                     .pooled = vectors_get(v, "pooled").f32});
+                                     .pooled = vectors_get(v, "pooled").f32}, false);
         float *now = malloc(values(&f) * sizeof(float));
         assert_non_null(now);
         put_latents(&f, &r, vectors_get(v, "latents").f32);
@@ -309,7 +310,7 @@ static void steps_in_bf16_are_as_good_as_the_reference(void **state)
                              .pooled = vectors_get(v, "pooled").f32};
         if (r.model->flux.guidance_embeds) seq.guidance = vectors_get(v, "bf16.embedded_guidance").f32[0];
         forward f;
-        forward_open(&f, &r, (int)grid.f32[0], (int)grid.f32[1], DT_BF16, seq);
+        forward_open(&f, &r, (int)grid.f32[0], (int)grid.f32[1], DT_BF16, seq, false);
         for (int k = 0; k < seq.n_steps; k++) {
             char label[64];
             const size_t n = values(&f), at = (size_t)k * n;
@@ -321,6 +322,68 @@ static void steps_in_bf16_are_as_good_as_the_reference(void **state)
             rig_forget(&r);
         }
         forward_close(&f, &r);
+        vectors_close(v);
+        rig_close(&r);
+    }
+}
+
+/* `parity: diffusers`: from the reference's velocity the Euler step gives the reference's latents to the bit, and with
+ * every rounding repeated our velocity is closer to the reference's than without. */
+static void parity_repeats_the_roundings_of_the_reference(void **state)
+{
+    (void)state;
+    rig_device devices[RIG_DEVICES];
+    rig_devices(devices);
+    for (int i = 0; i < N_RUNS; i++) {
+        rig r;
+        rig_open(&r, runs[i].model, TINY_ALL, devices[0]);
+        vectors *v = vectors_open(runs[i].file);
+        const vector grid = vectors_get(v, "grid"), times = vectors_get(v, "bf16.embedded_timestep");
+        const vector want = vectors_get(v, "bf16.v"), latents_in = vectors_get(v, "bf16.latents_in");
+        const vector latents_out = vectors_get(v, "bf16.latents_out");
+        const schedule_opts opts = {.config = r.model->scheduler,
+                                    .shift = {.kind = SHIFT_STOCK},
+                                    .n_steps = (int)times.n,
+                                    .n_image = (int32_t)latents_in.shape[1],
+                                    .guidance = (double)vectors_get(v, "guidance").f32[0],
+                                    .rounding = SCHEDULE_PARITY};
+        schedule *s = NULL;
+        rig_expect(schedule_open(&s, &opts));
+        double distance[2] = {0};
+        for (int parity = 0; parity < 2; parity++) {
+            flux_sequence seq = {.n_text = (int32_t)vectors_get(v, "prompt_embeds").shape[0],
+                                 .n_steps = (int)times.n,
+                                 .t = times.f32,
+                                 .guidance = s->guidance_model,
+                                 .text = vectors_get(v, "prompt_embeds").f32,
+                                 .pooled = vectors_get(v, "pooled").f32};
+            forward f;
+            forward_open(&f, &r, (int)grid.f32[0], (int)grid.f32[1], DT_BF16, seq, parity == 1);
+            for (int k = 0; k < seq.n_steps; k++) {
+                const size_t n = values(&f), at = (size_t)k * n;
+                assert_true(s->steps[k].t_model == times.f32[k]);
+                put_latents(&f, &r, latents_in.f32 + at);
+                run_step(&f, &r, k);
+                distance[parity] += rel_l2(f.velocity, want.f32 + at, n);
+                if (parity == 0) continue;
+                const euler_args euler = {.latents = f.latents_dev, .v = f.velocity_dev, .n = (int64_t)n,
+                                          .dt = s->steps[k].dt, .type = DT_BF16, .parity = true};
+                rig_expect(stream_copy_in(r.compute, f.velocity_dev, (const uint16_t *)want.raw + at, n * 2));
+                rig_expect(stream_euler(r.compute, &euler));
+                rig_expect(stream_copy_out(r.compute, f.velocity, f.latents_dev, n * sizeof(float)));
+                rig_expect(stream_sync(r.compute));
+                for (size_t j = 0; j < n; j++)
+                    if (f.velocity[j] != latents_out.f32[at + j])
+                        fail_msg("%s: latent %zu after step %d: got %.9g, want %.9g", runs[i].file, j, k,
+                                 (double)f.velocity[j], (double)latents_out.f32[at + j]);
+            }
+            rig_forget(&r);
+            forward_close(&f, &r);
+        }
+        print_message("  %s: distance to the bf16 reference, mean of steps: %.2e, with parity %.2e\n", runs[i].file,
+                      distance[0] / (double)times.n, distance[1] / (double)times.n);
+        assert_true(distance[1] < distance[0]);
+        schedule_close(s);
         vectors_close(v);
         rig_close(&r);
     }
@@ -358,6 +421,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(position_tables_are_obeyed),
         cmocka_unit_test(runs_match_in_fp32),
         cmocka_unit_test(steps_in_bf16_are_as_good_as_the_reference),
+        cmocka_unit_test(parity_repeats_the_roundings_of_the_reference),
         cmocka_unit_test(blocks_match_at_full_width),
     };
     if (comm_open(&group, &argc, &argv) != ST_OK) return 1;
