@@ -483,7 +483,7 @@ static status put_rope(flux_transformer *f, span rows, void *x, const float *sca
         .table_at = {(int64_t)p->offset[0], (int64_t)p->offset[1], (int64_t)p->offset[2]},
         .n_pairs = {p->width[0] / 2, p->width[1] / 2, p->width[2] / 2},
         .n_rows = rows.n, .n_heads = f->config.n_heads, .head_dim = f->config.head_dim,
-        .eps = NORM_EPS, .type = f->opts.type});
+        .eps = NORM_EPS, .type = f->opts.type, .parity = f->parity});
 }
 
 /* y = x W^T of a span, from one buffer to another. */

@@ -182,6 +182,14 @@ static status check_not_quantised(const json_config *config)
                              method == NULL ? "method not told" : method, bits);
 }
 
+/* What the attention kernels take: ops.h. */
+static status check_head_width(json_config *config, const char *key, int width)
+{
+    if (width % 8 == 0 && width <= 512) return ST_OK;
+    return json_config_error(config, key, "attention heads of width %d are unsupported, want a multiple of 8, at most 512",
+                             width);
+}
+
 static status read_flux(flux_config *c, json_config *config)
 {
     status st = ST_OK;
@@ -226,6 +234,7 @@ static status read_flux(flux_config *c, json_config *config)
         st = json_config_error(config, "num_attention_heads", "%d heads of %d: wider than %d", c->n_heads, c->head_dim,
                                MAX_DIM / 4);
     }
+    if (st == ST_OK) st = check_head_width(config, "attention_head_dim", c->head_dim);
 fail:
     return st;
 }
@@ -286,6 +295,8 @@ static status read_vae(vae_config *c, json_config *config)
     TRY(json_config_double(config, "shift_factor", &c->shift_factor, -1e6, 1e6));
     TRY(json_config_bool(config, "use_post_quant_conv", &c->use_post_quant_conv));
     TRY(json_config_bool(config, "mid_block_add_attention", &c->mid_block_add_attention));
+    if (c->mid_block_add_attention)
+        TRY(check_head_width(config, "block_out_channels", c->block_out_channels[c->n_blocks - 1]));
     TRY(json_config_int(config, "sample_size", &c->sample_size, 1, 1 << 16));
     TRY(json_config_choice(config, "act_fn", &act, acts));
     TRY(check_vae_blocks(config, "up_block_types", "UpDecoderBlock2D", c->n_blocks));
@@ -329,6 +340,7 @@ static status read_clip(clip_config *c, json_config *config)
         st = json_config_error(config, "hidden_size", "got %d, want a multiple of num_attention_heads %d", c->hidden,
                                c->heads);
     }
+    if (st == ST_OK) st = check_head_width(config, "hidden_size", c->hidden / c->heads);
 fail:
     return st;
 }
@@ -369,6 +381,7 @@ static status read_t5(t5_config *c, json_config *config)
         st = json_config_error(config, "relative_attention_max_distance",
                                "got %d, want more than a quarter of the %d buckets", c->max_distance, c->num_buckets);
     }
+    if (st == ST_OK) st = check_head_width(config, "d_kv", c->d_kv);
 fail:
     return st;
 }

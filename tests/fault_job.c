@@ -203,7 +203,7 @@ enum { N_FILES = sizeof(files) / sizeof(files[0]) };
 
 static size_t length_of(const broken *b)
 {
-    return memcmp(b->text, "\xff\xfe", 2) == 0 ? 5 : memcmp(b->text, "\xfe\xff", 2) == 0 ? 4 : strlen(b->text);
+    return strncmp(b->text, "\xff\xfe", 2) == 0 ? 5 : strncmp(b->text, "\xfe\xff", 2) == 0 ? 4 : strlen(b->text);
 }
 
 static void every_broken_file_is_told_with_its_place(void **state)
