@@ -20,9 +20,8 @@ def main():
     a.add_argument("--from", dest="source", default="finish")
     args = a.parse_args()
     out = args.out
-    model = Model()
     state = torch.load(f"{STATE}/{args.source}.pt", weights_only=False)
-    model.load_state_dict(state["ema"])
+    model = Model.of(state["ema"])
     bf16 = torch.bfloat16
     model.transformer.to(bf16).save_pretrained(f"{out}/transformer")
     model.clip.to(bf16).save_pretrained(f"{out}/text_encoder")

@@ -19,11 +19,11 @@ def tokenizers():
 class Model(torch.nn.Module):
     """Transformer and both text encoders, trained together."""
 
-    def __init__(self):
+    def __init__(self, singles=3):
         super().__init__()
         self.clip_tokenizer, self.t5_tokenizer = tokenizers()
         self.transformer = FluxTransformer2DModel(
-            patch_size=1, in_channels=4 * LATENT, num_layers=2, num_single_layers=6, attention_head_dim=64, num_attention_heads=3,
+            patch_size=1, in_channels=4 * LATENT, num_layers=2, num_single_layers=singles, attention_head_dim=64, num_attention_heads=3,
             joint_attention_dim=TEXT_WIDTH, pooled_projection_dim=TEXT_WIDTH, guidance_embeds=True, axes_dims_rope=(8, 28, 28))
         bos, eos = self.clip_tokenizer.bos_token_id, self.clip_tokenizer.eos_token_id
         self.clip = CLIPTextModel(CLIPTextConfig(
@@ -35,6 +35,13 @@ class Model(torch.nn.Module):
             feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1, tie_word_embeddings=False, is_encoder_decoder=False, use_cache=False))
         self.tokens = {}
         self.initialise()
+
+    @staticmethod
+    def of(weights):
+        """A model of the depth of these weights, holding them."""
+        m = Model(count_singles(weights))
+        m.load_state_dict(weights)
+        return m
 
     def initialise(self):
         """Xavier everywhere; gates and the output start at zero, so that every block starts as the identity."""
@@ -70,6 +77,10 @@ class Model(torch.nn.Module):
         rows, pooled = text
         return self.transformer(hidden_states=x, timestep=t, guidance=guidance, encoder_hidden_states=rows, pooled_projections=pooled,
                                 txt_ids=torch.zeros(rows.shape[1], 3), img_ids=ids, return_dict=False)[0]
+
+
+def count_singles(weights):
+    return 1 + max(int(k.split(".")[2]) for k in weights if k.startswith("transformer.single_transformer_blocks."))
 
 
 def pack(z):

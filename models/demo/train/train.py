@@ -11,6 +11,7 @@ import argparse
 import copy
 import csv
 import datetime
+import multiprocessing
 import os
 import time
 
@@ -19,11 +20,11 @@ import torch
 
 import data
 import scenes
-from model import STATE, BlockCode, Model, image_ids, pack, to_float
+from model import STATE, BlockCode, Model, count_singles, image_ids, pack, to_float
 from muon import Muon
 
-SMALL_IMAGES = 60000          # pictures of the 128 px stage
-BATCH = {128: 32, 256: 16}
+BATCH = {128: 32, 256: 12}
+PART = {128: 4, 256: 2}        # pictures that one process takes at a time
 EMPTY_CAPTIONS = 0.1
 EMA = 0.998
 
@@ -33,13 +34,13 @@ def is_hidden_matrix(name, p):
 
 
 class Pictures:
-    """Random training batches; looks for new shards now and then."""
+    """Random training pictures; looks for new shards now and then."""
 
-    def __init__(self, code):
-        self.code, self.shards, self.drawn = code, [], 0
+    def __init__(self):
+        self.code, self.shards, self.drawn = BlockCode(), [], 0
 
     def draw(self, rng, px, count):
-        if self.drawn % 400 == 0:
+        if self.drawn % 2000 == 0:
             self.shards += data.load_shards(len(self.shards))
         self.drawn += 1
         pictures, captions = np.empty((count, data.SIZE, data.SIZE, 3), np.uint8), []
@@ -55,6 +56,96 @@ class Pictures:
         return pack(self.code.encode(x)), captions
 
 
+class Gradients:
+    """The gradient of one batch, by several processes with one thread each.
+
+    A batch is cut into parts; whoever is free takes the next one, so a process that gets little of its core holds nobody up.
+    Parameters lie in shared memory; each helper adds up the gradients of its parts and leaves them in a buffer of its own.
+    A part's numbers depend on (step, part) alone, not on who computes it."""
+
+    def __init__(self, model, teacher, helpers):
+        self.model, self.teacher, self.pictures = model.share_memory(), teacher, Pictures()
+        if teacher is not None:
+            teacher.share_memory()
+        ctx = multiprocessing.get_context("fork")
+        self.params = list(model.parameters())
+        self.job = ctx.Array("i", [0, 0, 0])                      # step, px, guided
+        self.next = ctx.Value("i", 0)
+        self.losses = torch.zeros(64).share_memory_()
+        self.go = [ctx.Semaphore(0) for _ in range(helpers)]
+        self.done = [ctx.Semaphore(0) for _ in range(helpers)]
+        self.left = [torch.zeros(sum(p.numel() for p in self.params)).share_memory_() for _ in range(helpers)]
+        self.parent = os.getpid()
+        for i in range(helpers):
+            ctx.Process(target=self.help, args=(i,), daemon=True).start()
+
+    def help(self, i):
+        while True:
+            while not self.go[i].acquire(timeout=5):
+                if os.getppid() != self.parent:
+                    return
+            self.take_parts()
+            flat = self.left[i]
+            at = 0
+            for p in self.params:
+                part = flat[at:at + p.numel()].view_as(p)
+                if p.grad is None:
+                    part.zero_()
+                else:
+                    part.copy_(p.grad)
+                at += p.numel()
+                p.grad = None
+            self.done[i].release()
+
+    def take_parts(self):
+        step, px, guided = self.job[:]
+        parts = BATCH[px] // PART[px]
+        while True:
+            with self.next.get_lock():
+                k = self.next.value
+                self.next.value += 1
+            if k >= parts:
+                return
+            loss = self.part_loss(np.random.default_rng([5, step, px, guided, k]), px, guided, k, parts)
+            (loss / parts).backward()
+            self.losses[k] = loss.detach()
+
+    def part_loss(self, rng, px, guided, k, parts):
+        n, count = px // 16, PART[px]
+        ids = image_ids(n, n, 256 // px)
+        x0, captions = self.pictures.draw(rng, px, count)
+        # Noise levels: logit-normal, a little towards noise (samplers shift theirs by 0.5 to 1.15); one from each equal share of the batch.
+        u = torch.from_numpy((np.arange(count) * parts + k + rng.random(count)) / (count * parts))
+        t = torch.sigmoid(0.3 + 1.1 * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))).float()
+        noise = torch.from_numpy(rng.standard_normal(x0.shape, np.float32))
+        xt = torch.lerp(x0, noise, t[:, None, None])
+        target, guidance = noise - x0, torch.ones(count)
+        if guided:
+            guidance = torch.from_numpy(rng.uniform(1, 5, count)).float()
+            with torch.no_grad():
+                one = torch.ones(count)
+                v1 = self.teacher(xt, t, one, self.teacher.encode(captions), ids)
+                v0 = self.teacher(xt, t, one, self.teacher.encode([""] * count), ids)
+                target = v0 + guidance[:, None, None] * (v1 - v0)
+        return ((self.model(xt, t, guidance, self.model.encode(captions), ids) - target) ** 2).mean()
+
+    def batch(self, step, px, guided):
+        """Leaves the gradient in the parameters; returns the loss."""
+        self.job[:] = [step, px, guided]
+        self.next.value = 0
+        for s in self.go:
+            s.release()
+        self.take_parts()
+        for s, flat in zip(self.done, self.left):
+            s.acquire()
+            at = 0
+            for p in self.params:
+                part = flat[at:at + p.numel()].view_as(p)
+                p.grad = part.clone() if p.grad is None else p.grad.add_(part)
+                at += p.numel()
+        return float(self.losses[:BATCH[px] // PART[px]].mean())
+
+
 def learning_rates(model, rate):
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     muon = [p for n, p in named if is_hidden_matrix(n, p)]
@@ -66,7 +157,7 @@ class Run:
     def __init__(self, name, args):
         torch.manual_seed(0)
         self.name, self.path = name, f"{STATE}/{name}.pt"
-        self.model = Model()
+        self.model = Model(args.singles)
         self.params = [p for p in self.model.parameters()]
         self.ema = copy.deepcopy(self.model.state_dict())
         self.opts = learning_rates(self.model, args.rate)
@@ -74,11 +165,19 @@ class Run:
         self.saved = time.time()
 
     def load(self, path):
+        """Another depth than that of the saved run is taken over: a new block starts as the identity, the optimizers start anew."""
         s = torch.load(path, weights_only=False)
-        self.model.load_state_dict(s["model"])
-        self.ema, self.images, self.steps, self.extra = s["ema"], s["images"], s["steps"], s["extra"]
-        for o, d in zip(self.opts, s["opts"]):
-            o.load_state_dict(d)
+        self.images, self.steps, self.extra = s["images"], s["steps"], s["extra"]
+        if count_singles(s["model"]) == count_singles(self.ema):
+            self.model.load_state_dict(s["model"])
+            self.ema = s["ema"]
+            for o, d in zip(self.opts, s["opts"]):
+                o.load_state_dict(d)
+        else:
+            for to, weights in ((self.ema, s["ema"]), (self.model.state_dict(), s["model"])):
+                for k, v in weights.items():
+                    if k in to:
+                        to[k].copy_(v)
         print(f"{path}: {self.steps} steps, {self.images} pictures", flush=True)
 
     def save(self):
@@ -88,16 +187,10 @@ class Run:
         os.replace(self.path + ".tmp", self.path)
         self.saved = time.time()
 
-    def ema_model(self):
-        m = Model()
-        m.load_state_dict(self.ema)
-        return m.eval().requires_grad_(False)
-
-    def update(self, loss, rate):
+    def update(self, rate):
         for o in self.opts:
             for g in o.param_groups:
                 g["lr"] = rate * g["base"]
-        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.params, 1.0)
         for o in self.opts:
             o.step()
@@ -106,11 +199,6 @@ class Run:
         now = self.model.state_dict()
         keys = [k for k in now if now[k].is_floating_point()]
         torch._foreach_lerp_([self.ema[k] for k in keys], [now[k] for k in keys], 1 - decay)
-
-
-def times(rng, count):
-    """Noise levels: logit-normal, a little towards noise; samplers shift theirs by 0.5 to 1.15."""
-    return torch.sigmoid(torch.from_numpy(rng.normal(0.3, 1.1, count)).float())
 
 
 def log_row(row):
@@ -123,40 +211,26 @@ def log_row(row):
         w.writerow(row)
 
 
-def train(run, px_of, rate_of, stop, guide_from=None):
+def train(run, workers, px_of, rate_of, stop, guide_from=None):
     """Steps until stop(run) says so.  From guide_from(run) on, the target is the guided velocity of a frozen teacher."""
-    rng = np.random.default_rng([run.steps, len(run.name)])
-    pictures = Pictures(BlockCode())
-    begun, losses, shown, teacher = time.time(), [], time.time(), None
+    teacher = None
+    if guide_from is not None:
+        teacher = Model(count_singles(run.ema)).eval().requires_grad_(False)
+        if "teacher" in run.extra:
+            teacher.load_state_dict(run.extra["teacher"])
+    gradients = Gradients(run.model, teacher, workers - 1)
+    begun, losses, shown = time.time(), [], time.time()
     while not stop(run):
-        px = px_of(run)
-        n = px // 16
-        ids = image_ids(n, n, 256 // px)
-        x0, captions = pictures.draw(rng, px, BATCH[px])
-        count = len(captions)
-        t, noise = times(rng, count), torch.randn(x0.shape)
-        xt = torch.lerp(x0, noise, t[:, None, None])
-        target, guidance = noise - x0, torch.ones(count)
-        guided = guide_from is not None and guide_from(run)
-        if guided:
-            if teacher is None:
-                if "teacher" not in run.extra:
-                    run.extra["teacher"] = {k: v.clone() for k, v in run.ema.items()}
-                teacher = Model()
-                teacher.load_state_dict(run.extra["teacher"])
-                teacher.eval().requires_grad_(False)
-            guidance = torch.from_numpy(rng.uniform(1, 5, count)).float()
-            with torch.no_grad():
-                one = torch.ones(count)
-                v1 = teacher(xt, t, one, teacher.encode(captions), ids)
-                v0 = teacher(xt, t, one, teacher.encode([""] * count), ids)
-                target = v0 + guidance[:, None, None] * (v1 - v0)
-        loss = ((run.model(xt, t, guidance, run.model.encode(captions), ids) - target) ** 2).mean()
+        px, guided = px_of(run), guide_from is not None and guide_from(run)
+        count = BATCH[px]
+        if guided and "teacher" not in run.extra:
+            run.extra["teacher"] = {k: v.clone() for k, v in run.ema.items()}
+            teacher.load_state_dict(run.ema)
+        losses.append(gradients.batch(run.steps, px, guided))
         rate = rate_of(run) * min(1.0, (run.steps + 1) / 100)
-        run.update(loss, rate)
+        run.update(rate)
         run.steps += 1
         run.images += count
-        losses.append(loss.item())
         if len(losses) == 50:
             log_row([run.name, px, f"{time.time() - begun:.0f}", run.steps, run.images, "guided" if guided else "flow", f"{np.mean(losses):.4f}", f"{rate:.2e}"])
             print(f"{run.name} {px} px {run.steps} steps {run.images} pictures loss {np.mean(losses):.4f} rate {rate:.1e}"
@@ -174,9 +248,11 @@ def main():
     a.add_argument("--images", type=int, default=10 ** 9, help="trunk: stop after this many pictures")
     a.add_argument("--minutes", type=float, default=30, help="finish: length of the branch")
     a.add_argument("--rate", type=float, default=2e-3)
-    a.add_argument("--threads", type=int, default=2)
+    a.add_argument("--small", type=int, default=60000, help="trunk: pictures of the 128 px stage")
+    a.add_argument("--singles", type=int, default=3, help="single blocks; more than the saved run has: it grows")
+    a.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     args = a.parse_args()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     if not os.path.exists(f"{STATE}/blocks.npz"):
         BlockCode.fit(to_float(np.concatenate([s[0][:60] for s in data.load_shards()[:8]])))
     run = Run(args.kind, args)
@@ -188,8 +264,8 @@ def main():
             now = datetime.datetime.utcnow()
             end = datetime.datetime.combine(now.date(), datetime.time(*map(int, args.until.split(":"))))
             end += datetime.timedelta(days=end < now)
-        train(run, lambda r: 128 if r.images < SMALL_IMAGES else 256,
-              lambda r: args.rate * (1.0 if r.images < SMALL_IMAGES else 0.6),
+        train(run, args.workers, lambda r: 128 if r.images < args.small else 256,
+              lambda r: args.rate * (1.0 if r.images < args.small else 0.6),
               lambda r: r.images >= args.images or (end is not None and datetime.datetime.utcnow() > end))
         return
     if not run.extra.get("branched"):
@@ -201,7 +277,7 @@ def main():
         r.extra["spent"] = before + time.time() - begun
         return r.extra["spent"] / (60 * args.minutes)
 
-    train(run, lambda r: 256, lambda r: 0.6 * args.rate * max(0.01, 1 - part(r)), lambda r: part(r) >= 1, lambda r: part(r) > 0.6)
+    train(run, args.workers, lambda r: 256, lambda r: 0.6 * args.rate * max(0.01, 1 - part(r)), lambda r: part(r) >= 1, lambda r: part(r) > 0.6)
 
 
 if __name__ == "__main__":

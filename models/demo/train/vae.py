@@ -77,7 +77,7 @@ def main():
         for o, d in zip(opts, s["opts"]):
             o.load_state_dict(d)
         step = s["step"]
-        first = s.get("first", step) if args.polish else 0
+        first = (s["first"] if source == final else step) if args.polish else 0
     target_path = final if args.polish else path
     rng = np.random.default_rng([3, step])
     shards, begun, seen = data.load_shards(), time.time(), []

@@ -1,0 +1,46 @@
+"""Draws the training curve:  curve.py OUT.svg    from $DEMO_STATE/curve.csv"""
+import csv
+import math
+import sys
+
+from model import STATE
+
+WIDTH, HEIGHT, LEFT, BOTTOM = 760, 320, 50, 40
+COLOURS = {("trunk", "128", "flow"): "#2a6fc2", ("trunk", "256", "flow"): "#1d7a4a", ("finish", "256", "flow"): "#c6506a", ("finish", "256", "guided"): "#e0902c"}
+LABELS = {("trunk", "128", "flow"): "trunk, 128 px", ("trunk", "256", "flow"): "trunk, 256 px", ("finish", "256", "flow"): "finish: rate to zero",
+          ("finish", "256", "guided"): "finish: guidance distilled (another target)"}
+
+
+def main():
+    with open(f"{STATE}/curve.csv") as f:
+        rows = list(csv.DictReader(f))
+    branch = next((float(r["pictures"]) for r in rows if r["run"] == "finish"), math.inf)
+    rows = [r for r in rows if r["run"] == "finish" or float(r["pictures"]) <= branch]
+    right = max(float(r["pictures"]) for r in rows)
+    low, high = math.log(0.15), math.log(1.5)
+
+    def x(p):
+        return LEFT + (WIDTH - LEFT - 10) * p / right
+
+    def y(loss):
+        return 10 + (HEIGHT - BOTTOM - 10) * (high - math.log(min(max(loss, 0.15), 1.5))) / (high - low)
+
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" font-family="sans-serif" font-size="12">',
+           f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>']
+    for v in (0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5):
+        out.append(f'<path d="M{LEFT} {y(v):.1f}H{WIDTH - 10}" stroke="#ddd"/><text x="{LEFT - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{v}</text>')
+    step = 10 ** math.floor(math.log10(right)) / 2
+    for i in range(int(right / step) + 1):
+        out.append(f'<text x="{x(i * step):.1f}" y="{HEIGHT - 22}" text-anchor="middle">{i * step / 1000:g}k</text>')
+    out.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 5}" text-anchor="middle">pictures seen; loss (log scale): mean square of the velocity, 50 steps each</text>')
+    for n, (key, colour) in enumerate(COLOURS.items()):
+        points = [f'{x(float(r["pictures"])):.1f},{y(float(r["loss"])):.1f}' for r in rows if (r["run"], r["px"], r["kind"]) == key]
+        if points:
+            out.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+            out.append(f'<path d="M{WIDTH - 290} {24 + 17 * n}h22" stroke="{colour}" stroke-width="2"/><text x="{WIDTH - 262}" y="{28 + 17 * n}">{LABELS[key]}</text>')
+    with open(sys.argv[1], "w") as f:
+        f.write("\n".join(out) + "\n</svg>\n")
+
+
+if __name__ == "__main__":
+    main()
