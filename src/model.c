@@ -463,6 +463,20 @@ static status check_parts(const model *m)
         path = NULL;                                                                                                   \
     } while (0)
 
+/* The file is optional, and unlimited tokenizers write 10^30 there: integers are read as reals. */
+static int read_max_text_rows(const model *m)
+{
+    char *path = NULL;
+    int rows = MODEL_TEXT_ROWS;
+    if (model_path(&path, m, "tokenizer_2/tokenizer_config.json") != ST_OK) return rows;
+    json_t *config = json_load_file(path, JSON_DECODE_INT_AS_REAL, NULL);
+    double length = json_number_value(json_object_get(config, "model_max_length"));
+    if (length >= 1 && length < MODEL_TEXT_ROWS) rows = (int)length;
+    json_decref(config);
+    free(path);
+    return rows;
+}
+
 status model_open(model **out, const char *dir)
 {
     status st = ST_OK;
@@ -485,6 +499,7 @@ status model_open(model **out, const char *dir)
     READ_CONFIG("text_encoder_2/config.json", read_t5, &m->t5);
     READ_CONFIG("scheduler/scheduler_config.json", read_scheduler, &m->scheduler);
     TRY(check_parts(m));
+    m->max_text_rows = read_max_text_rows(m);
     *out = m;
     return ST_OK;
 fail:

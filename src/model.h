@@ -10,7 +10,7 @@
 #include "status.h"
 #include "weights.h"
 
-enum { VAE_MAX_BLOCKS = 8 };
+enum { VAE_MAX_BLOCKS = 8, MODEL_TEXT_ROWS = 512 /* FLUX takes no more */ };
 
 typedef struct flux_config {   /* transformer/config.json */
     int in_channels;           /* of a packed token: 4 x the VAE's latent_channels */
@@ -56,6 +56,7 @@ typedef struct model {
     vae_config vae;
     clip_config clip;
     t5_config t5;
+    int max_text_rows; /* model_max_length of tokenizer_2/tokenizer_config.json; at most MODEL_TEXT_ROWS, also when absent */
     schedule_config scheduler; /* scheduler/scheduler_config.json */
 } model;
 

@@ -15,7 +15,7 @@
 #include "sha256.h"
 #include "vae_decoder.h"
 
-enum { TEXT_ROWS_DEV = 512, TEXT_ROWS_SCHNELL = 256 }; /* defaults of the two published models */
+enum { TEXT_ROWS_SCHNELL = 256 }; /* default of models without guidance; the others': all that their tokenizer allows */
 
 struct renderer {
     renderer_opts     opts;
@@ -140,7 +140,10 @@ static status count_text_rows(renderer *r, picture *x)
     status             st = ST_OK;
     const flux_config *c = &r->opts.model->flux;
     x->n_text = x->job->max_sequence_length;
-    if (x->n_text == 0) x->n_text = c->guidance_embeds ? TEXT_ROWS_DEV : TEXT_ROWS_SCHNELL;
+    if (x->n_text == 0) {
+        x->n_text = r->opts.model->max_text_rows;
+        if (!c->guidance_embeds && x->n_text > TEXT_ROWS_SCHNELL) x->n_text = TEXT_ROWS_SCHNELL;
+    }
     if (x->job->embeddings_in != NULL && speaks(r)) {
         float  *text = NULL;
         int64_t n[2] = {0};

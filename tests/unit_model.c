@@ -158,12 +158,35 @@ static void a_whole_clip_and_a_slash_at_the_end_are_accepted(void **state)
     model_close(m);
 }
 
+static void rows_of_text_come_from_the_tokenizer(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *config;
+        int rows;
+    } cases[] = {
+        {"{\"model_max_length\": 32}", 32},
+        {"{\"model_max_length\": 4096}", 512},
+        {"{\"model_max_length\": 1000000000000000019884624838656}", 512}, /* what unlimited tokenizers write */
+        {"{}", 512},
+    };
+    tiny_model tiny = tiny_model_get('a');
+    assert_int_equal(tiny_model_write(&tiny, TINY_ALL, dir), ST_OK);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        put("tokenizer_2/tokenizer_config.json", cases[i].config);
+        model *m = open_good();
+        assert_int_equal(m->max_text_rows, cases[i].rows);
+        model_close(m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tiny_models_are_read_as_written),
         cmocka_unit_test_setup_teardown(absent_fields_have_the_defaults_of_the_reference, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(a_whole_clip_and_a_slash_at_the_end_are_accepted, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(rows_of_text_come_from_the_tokenizer, make_folder, remove_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -69,11 +69,20 @@ static const tiny_model models[] = {
      .vae = {16, 1, {16}, 1, 8, 0.3611, 0.1159, false},
      .clip = {514, 768, 32, 1, 12, 2},
      .t5 = {320, 4096, 16, 2, 32, 1}},
+    {.seed = 1007,
+     .type = DT_BF16,
+     .shards = 3,
+     .dynamic_shift = true,
+     .shift = 3.0,
+     .transformer = {64, 19, 38, 128, 24, {16, 56, 56}, 4096, 768, true},
+     .vae = {16, 4, {128, 256, 512, 512}, 2, 32, 0.3611, 0.1159, false},
+     .clip = {49408, 768, 3072, 12, 12, 2},
+     .t5 = {32128, 4096, 64, 64, 10240, 24}},
 };
 
 tiny_model tiny_model_get(char which)
 {
-    assert(which >= 'a' && which <= 'f');
+    assert(which >= 'a' && which <= 'g');
     return models[which - 'a'];
 }
 
@@ -332,6 +341,7 @@ static status write_tensors(const char *path, const weights *w, int first, int s
         const weight *t = &w->at[i];
         const counter c = counter_weight(seed, t->name, t->shape, t->n_dims);
         const int64_t n = weight_count(t);
+#pragma omp parallel for if (n > 1 << 20)
         for (int64_t k = 0; k < n; k++)
             store(data, type, counter_value(&c, k), k);
         if (fwrite(data, dtype_bytes(type), (size_t)n, file) != (size_t)n) goto done;

@@ -59,7 +59,9 @@ typedef struct tiny_model {
  * c  odd numbers: heads 5 x 32, 1 + 1 blocks, VAE of 3 levels, F16
  * d  a double block alone, VAE of 1 level, F32
  * e  a single block alone, one head, VAE of 4 levels with post_quant_conv, F32
- * f  not tiny: one block of each kind in the widths of FLUX.1-dev, BF16 (1.1 GB) */
+ * f  not tiny: one block of each kind in the widths of FLUX.1-dev, BF16 (1.1 GB)
+ * and of full_size/run.sh:
+ * g  the published shape of FLUX.1-dev, 3 shards, BF16 (33 GB) */
 tiny_model tiny_model_get(char which);
 
 /* Parts of a folder, to be or'ed. TINY_TOKENIZERS: a CLIP vocabulary of all bytes with no merges, and the SentencePiece
