@@ -18,10 +18,16 @@ static const char MPI_SETTINGS[] =
 void program_start(program_run *run, const char *dir, const char *environment, int n_ranks, int limit_s,
                    const char *arguments)
 {
+    program_start_other(run, DYPE_BINARY, dir, environment, n_ranks, limit_s, arguments);
+}
+
+void program_start_other(program_run *run, const char *executable, const char *dir, const char *environment, int n_ranks,
+                         int limit_s, const char *arguments)
+{
     char launcher[64] = "", *command = NULL;
     if (n_ranks > 0) snprintf(launcher, sizeof(launcher), "mpirun -n %d", n_ranks);
     assert_true(asprintf(&command, "cd '%s' && env %s %s timeout %d %s '%s' %s 2>&1 </dev/null", dir, MPI_SETTINGS,
-                         environment != NULL ? environment : "", limit_s, launcher, DYPE_BINARY, arguments) > 0);
+                         environment != NULL ? environment : "", limit_s, launcher, executable, arguments) > 0);
     FILE *pipe = popen(command, "r");
     assert_non_null(pipe);
     size_t capacity = 1 << 16, n = 0;

@@ -15,6 +15,9 @@ typedef struct program_run {
  * assignments before it ("A=1 B=2", may be NULL). Ends it after limit_s seconds: exit code 124. */
 void program_start(program_run *run, const char *dir, const char *environment, int n_ranks, int limit_s,
                    const char *arguments);
+/* The same for another executable. */
+void program_start_other(program_run *run, const char *executable, const char *dir, const char *environment, int n_ranks,
+                         int limit_s, const char *arguments);
 void program_run_free(program_run *run);
 
 /* All lines of a JSON log whose "event" is event; a new array. Fails the test when the file is not there. */
