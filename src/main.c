@@ -11,6 +11,7 @@
 #include "options.h"
 #include "render.h"
 #include "report.h"
+#include "self_check.h"
 
 static const double HASHING_TELL_S = 2.0; /* between lines about a slow hash */
 
@@ -106,6 +107,19 @@ fail:
     return st;
 }
 
+static status check_device(program *p)
+{
+    bool   same = true;
+    status st = comm_agree(p->comm, self_check_rows(p->dev, p->job->precision, &same));
+    if (st != ST_OK) return st;
+    int all_same = same;
+    st = comm_min_int(p->comm, &all_same);
+    if (st == ST_OK && !all_same)
+        report_warn(p->report, "self-check: on this processor a row's result depends on the number of rows computed with "
+                    "it; pictures may differ in bits between numbers of ranks");
+    return st;
+}
+
 static status open_dump(program *p)
 {
     snprintf(p->dump_dir, sizeof(p->dump_dir), "%s/dumps", p->options.out_dir != NULL ? p->options.out_dir : ".");
@@ -173,6 +187,7 @@ static status run(program *p, status options_st)
         return ST_OK;
     }
     TRY(open_device(p));
+    TRY(check_device(p));
     TRY(open_dump(p));
     greet(p);
     TRY(render_all(p));

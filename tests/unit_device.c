@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "device.h"
+#include "self_check.h"
 
 static const device_kind kinds[] = {DEVICE_CPU, DEVICE_STRICT, DEVICE_PLAIN};
 enum { N_KINDS = 3 };
@@ -226,6 +227,21 @@ static void operations_are_counted(void **state)
     device_close(dev);
 }
 
+static void the_self_check_finds_rows_equal(void **state)
+{
+    (void)state;
+    static const dtype types[] = {DT_F32, DT_BF16};
+    for (int k = 0; k < N_KINDS; k++) {
+        device *dev = open_device(kinds[k]);
+        for (int t = 0; t < 2; t++) {
+            bool same = false;
+            assert_int_equal(self_check_rows(dev, types[t], &same), ST_OK);
+            assert_true(same);
+        }
+        device_close(dev);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -237,6 +253,7 @@ int main(void)
         cmocka_unit_test(strict_shows_a_missing_wait),
         cmocka_unit_test(lent_memory_serves_the_work_before_its_return),
         cmocka_unit_test(operations_are_counted),
+        cmocka_unit_test(the_self_check_finds_rows_equal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
