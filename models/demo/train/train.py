@@ -26,7 +26,7 @@ from muon import Muon
 BATCH = {128: 32, 256: 12}
 PART = {128: 4, 256: 2}        # pictures that one process takes at a time
 EMPTY_CAPTIONS = 0.1
-EMA = 0.998
+EMA = {"trunk": 0.998, "finish": 0.985}        # a branch is short, and its falling rate averages too
 
 
 def is_hidden_matrix(name, p):
@@ -195,7 +195,7 @@ class Run:
         for o in self.opts:
             o.step()
             o.zero_grad(set_to_none=True)
-        decay = min(EMA, (1 + self.steps) / (10 + self.steps))
+        decay = min(EMA[self.name], (1 + self.steps) / (10 + self.steps))
         now = self.model.state_dict()
         keys = [k for k in now if now[k].is_floating_point()]
         torch._foreach_lerp_([self.ema[k] for k in keys], [now[k] for k in keys], 1 - decay)
@@ -277,7 +277,7 @@ def main():
         r.extra["spent"] = before + time.time() - begun
         return r.extra["spent"] / (60 * args.minutes)
 
-    train(run, args.workers, lambda r: 256, lambda r: 0.6 * args.rate * max(0.01, 1 - part(r)), lambda r: part(r) >= 1, lambda r: part(r) > 0.6)
+    train(run, args.workers, lambda r: 256, lambda r: 0.6 * args.rate * min(1.0, max(0.01, (1 - part(r)) / 0.7)), lambda r: part(r) >= 1, lambda r: part(r) > 0.6)
 
 
 if __name__ == "__main__":
