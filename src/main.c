@@ -140,6 +140,21 @@ static void greet(program *p)
                                                "n_pictures", (json_int_t)p->job->n_pictures));
 }
 
+/* Keys that are read and checked, but that this version does nothing with: better said than guessed. */
+static void warn_of_idle_keys(program *p)
+{
+    const job_parallel *parallel = &p->job->parallel;
+    const int           n_ranks = comm_size(p->comm);
+    if (parallel->ulysses > 1 || parallel->replicas > 1 || (parallel->ring > 0 && parallel->ring != n_ranks) ||
+        parallel->schedule != SCHEDULE_ORDERED)
+        report_warn(p->report, "parallel: this version runs every job as ring: %d, schedule: ordered", n_ranks);
+    for (size_t i = 0; i < p->job->n_pictures; i++)
+        if (p->job->pictures[i].preview_every > 0) {
+            report_warn(p->report, "preview_every: this version writes no previews");
+            break;
+        }
+}
+
 /* All pictures; one that fails does not stop the batch. ST_FAILED when some did; a cause that all share is told. */
 static status render_all(program *p)
 {
@@ -190,6 +205,7 @@ static status run(program *p, status options_st)
     TRY(check_device(p));
     TRY(open_dump(p));
     greet(p);
+    warn_of_idle_keys(p);
     TRY(render_all(p));
 fail:
     return st;

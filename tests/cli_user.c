@@ -102,6 +102,16 @@ static void a_picture_is_whole_and_an_old_one_is_kept(void **state)
     assert_int_equal(count_entries("hill"), 2);
 }
 
+static void keys_without_effect_are_named(void **state)
+{
+    (void)state;
+    write_in("idle.yaml", "model: model\noutput: 'i.png'\nparallel: {ulysses: 2, schedule: neighbour}\n"
+                          "defaults: {steps: 1, max_sequence_length: 16, preview_every: 1}\n"
+                          "pictures:\n  - {name: i, prompt: 'a hill', width: 64, height: 48}\n");
+    expect("idle.yaml --overwrite", 0, "warning: parallel: this version runs every job as ring: 1, schedule: ordered");
+    expect("idle.yaml --overwrite", 0, "warning: preview_every");
+}
+
 /* SHA-256 of latents in the log of a run. */
 static char *latents_of(const char *arguments)
 {
@@ -159,6 +169,7 @@ int main(void)
         cmocka_unit_test(an_output_that_cannot_be_written_is_told_first),
         cmocka_unit_test(a_picture_is_whole_and_an_old_one_is_kept),
         cmocka_unit_test(latents_go_out_and_in),
+        cmocka_unit_test(keys_without_effect_are_named),
     };
     return cmocka_run_group_tests(tests, open_folder, close_folder);
 }
