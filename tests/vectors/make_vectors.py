@@ -310,7 +310,7 @@ def t5_case(which, shapes):
 
 
 def full_width(folder):
-    """One double and one single block in the widths of FLUX.1-dev (tiny_model_get('f')): 3 GB of memory, 7 MB."""
+    """One double and one single block in the widths of FLUX.1-dev (tiny_model_get('f')): 6 GB of memory, 18 MB."""
     tensors = transformer_case("f", [(12, 16, 64, True, True)])
     summary(tensors)
     save_file({name: value.contiguous() for name, value in tensors.items()},
