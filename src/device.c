@@ -13,8 +13,10 @@
  * 1. Only the owner of a stream puts; only its worker (cpu, plain) or whoever waits (strict) takes.
  * 2. A failed operation marks the stream; later kernels of the stream are skipped, but events and host calls still
  *    happen, so that neither another stream nor another rank is left waiting.
- * 3. An event's ticket grows with each record; a wait holds the ticket of the last record at the time it was put.
- * 4. `lock` guards queues and events of all streams of the device; it is never held while work runs. */
+ * 3. An event is a point of a stream: so many items done. A wait copies that point when it is put, so neither a later
+ *    record nor the end of the event changes what it waits for.
+ * 4. `lock` guards queues and events of all streams of the device; it is never held while work runs.
+ * 5. A stream's struct lives until it is closed and no event or wait means a point of it. */
 
 enum { RING_ITEMS = 512, ALIGNMENT = 64 };
 
@@ -32,7 +34,7 @@ struct device {
     kernel_context     *context;
     pthread_mutex_t     context_lock; /* one kernel at a time */
     pthread_mutex_t     lock;
-    pthread_cond_t      changed; /* an event was reached */
+    pthread_cond_t      changed; /* an item of some stream was done */
     size_t              used_bytes, peak_bytes, limit_bytes;
     device_counts       counts;
     char                name[64];
@@ -45,15 +47,15 @@ struct stream {
     pthread_cond_t fewer; /* an item was done */
     work_item     *ring;
     uint64_t       put, done;
+    int            n_users; /* the stream itself until it is closed, events, waits */
     bool           has_worker, closing;
     status         failed;
     char           message[1024];
 };
 
 struct event {
-    device  *dev;
-    stream  *recorded_on;
-    uint64_t recorded, reached;
+    stream  *on; /* NULL: never recorded */
+    uint64_t point; /* reached when that many items of the stream are done */
 };
 
 /* What stands before each device allocation. */
@@ -115,15 +117,16 @@ status device_alloc(device *dev, size_t bytes, const char *what, void **out)
     size_t total = bytes + ALIGNMENT + sizeof(block_header);
     if (total < bytes) return err_set(ST_NO_MEMORY, "%s: %zu bytes", what, bytes);
     pthread_mutex_lock(&dev->lock);
-    bool refused = dev->limit_bytes != 0 && dev->used_bytes + bytes > dev->limit_bytes;
+    const size_t used_bytes = dev->used_bytes;
+    bool         refused = dev->limit_bytes != 0 && used_bytes + bytes > dev->limit_bytes;
     if (!refused) {
         dev->used_bytes += bytes;
         if (dev->used_bytes > dev->peak_bytes) dev->peak_bytes = dev->used_bytes;
     }
     pthread_mutex_unlock(&dev->lock);
     if (refused)
-        return err_set(ST_NO_MEMORY, "%s: %zu bytes refused, %zu of at most %zu are in use", what, bytes,
-                       dev->used_bytes, dev->limit_bytes);
+        return err_set(ST_NO_MEMORY, "%s: %zu bytes refused, %zu of at most %zu are in use", what, bytes, used_bytes,
+                       dev->limit_bytes);
     unsigned char *raw = malloc(total);
     if (raw == NULL) {
         pthread_mutex_lock(&dev->lock);
@@ -182,6 +185,7 @@ static void *worker_main(void *arg)
         pthread_mutex_lock(&dev->lock);
         s->done++;
         pthread_cond_signal(&s->fewer);
+        pthread_cond_broadcast(&dev->changed);
     }
     pthread_mutex_unlock(&dev->lock);
     return NULL;
@@ -215,6 +219,7 @@ status stream_open(stream **out, device *dev)
     stream *s = calloc(1, sizeof(*s));
     if (s == NULL) return err_set(ST_NO_MEMORY, "stream: %zu bytes", sizeof(*s));
     s->dev = dev;
+    s->n_users = 1;
     pthread_cond_init(&s->more, NULL);
     pthread_cond_init(&s->fewer, NULL);
     s->ring = calloc(RING_ITEMS, sizeof(*s->ring));
@@ -234,6 +239,14 @@ status stream_open(stream **out, device *dev)
     return ST_OK;
 }
 
+static void release(stream *s)
+{
+    pthread_mutex_lock(&s->dev->lock);
+    bool last = --s->n_users == 0;
+    pthread_mutex_unlock(&s->dev->lock);
+    if (last) free(s);
+}
+
 void stream_close(stream *s)
 {
     if (s == NULL) return;
@@ -249,7 +262,7 @@ void stream_close(stream *s)
     pthread_cond_destroy(&s->more);
     pthread_cond_destroy(&s->fewer);
     free(s->ring);
-    free(s);
+    release(s);
 }
 
 device *stream_device(const stream *s)
@@ -354,63 +367,55 @@ status stream_call(stream *s, status (*fn)(void *args), const void *args, size_t
 
 /* ---- events */
 
-typedef struct event_work {
-    event   *e;
-    uint64_t ticket;
-} event_work;
-
 status event_open(event **out, device *dev)
 {
+    (void)dev;
     event *e = calloc(1, sizeof(*e));
     if (e == NULL) return err_set(ST_NO_MEMORY, "event: %zu bytes", sizeof(*e));
-    e->dev = dev;
     *out = e;
     return ST_OK;
 }
 
 void event_close(event *e)
 {
+    if (e == NULL) return;
+    if (e->on != NULL) release(e->on);
     free(e);
-}
-
-static status do_record(stream *s, void *args)
-{
-    event_work *work = args;
-    pthread_mutex_lock(&s->dev->lock);
-    if (work->ticket > work->e->reached) work->e->reached = work->ticket;
-    pthread_cond_broadcast(&s->dev->changed);
-    pthread_mutex_unlock(&s->dev->lock);
-    return ST_OK;
 }
 
 status event_record(event *e, stream *s)
 {
+    stream *before = e->on;
     pthread_mutex_lock(&s->dev->lock);
-    event_work work = {.e = e, .ticket = ++e->recorded};
-    e->recorded_on = s;
+    s->n_users++;
+    *e = (event){.on = s, .point = s->put};
     pthread_mutex_unlock(&s->dev->lock);
-    return put(s, do_record, &work, sizeof(work), false);
+    if (before != NULL) release(before);
+    return ST_OK;
 }
 
 static status do_wait(stream *s, void *args)
 {
-    event_work *work = args;
-    if (!s->has_worker) {
-        while (work->e->reached < work->ticket) run_one_late(work->e->recorded_on);
-        return ST_OK;
+    const event *at = args;
+    if (s->has_worker) {
+        pthread_mutex_lock(&s->dev->lock);
+        while (at->on->done < at->point) pthread_cond_wait(&s->dev->changed, &s->dev->lock);
+        pthread_mutex_unlock(&s->dev->lock);
+    } else {
+        while (at->on->done < at->point) run_one_late(at->on);
     }
-    pthread_mutex_lock(&s->dev->lock);
-    while (work->e->reached < work->ticket) pthread_cond_wait(&s->dev->changed, &s->dev->lock);
-    pthread_mutex_unlock(&s->dev->lock);
+    release(at->on);
     return ST_OK;
 }
 
 status stream_wait(stream *s, event *e)
 {
+    if (e->on == NULL || e->on == s) return ST_OK; /* its own work comes first anyway */
     pthread_mutex_lock(&s->dev->lock);
-    event_work work = {.e = e, .ticket = e->recorded};
+    event at = *e;
+    at.on->n_users++;
     pthread_mutex_unlock(&s->dev->lock);
-    return work.ticket == 0 ? ST_OK : put(s, do_wait, &work, sizeof(work), false);
+    return put(s, do_wait, &at, sizeof(at), false);
 }
 
 /* ---- operations */

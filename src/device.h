@@ -4,7 +4,8 @@
  * that fails marks its stream; the next stream_sync on it returns the status. Devices:
  *   cpu     memory of the process; each stream is a worker thread; kernels by instruction set
  *   strict  the cpu kernels behind separate memory: weights are lent as copies and spoiled with NaN on return, memory
- *           starts as NaN, and work is done only when somebody waits for it. Finds stale pointers and missing waits.
+ *           starts as NaN, and work is done only when somebody waits for it, by the waiting thread: one thread for all
+ *           streams of the device. Finds stale pointers and missing waits.
  *   plain   the slow, readable kernels (tests) */
 #ifndef DYPE_DEVICE_H
 #define DYPE_DEVICE_H
@@ -56,7 +57,8 @@ status stream_call(stream *s, status (*fn)(void *args), const void *args, size_t
 /* Waits until everything put on s is done; the first failure since the last sync, or ST_OK. */
 status stream_sync(stream *s);
 
-/* An event marks the point of a stream reached at record; a later record moves it. */
+/* An event marks the point of a stream reached at record; a later record, also on another stream, moves it. It may be
+ * closed while waits for it are pending, but before its device. */
 status event_open(event **out, device *dev);
 void   event_close(event *e); /* accepts NULL */
 status event_record(event *e, stream *s);

@@ -101,6 +101,65 @@ static void events_order_two_streams(void **state)
     }
 }
 
+/* An event that is recorded again on another stream, which gets there first: the wait put before keeps to the first. */
+static void a_wait_keeps_to_the_stream_it_was_put_for(void **state)
+{
+    (void)state;
+    for (int k = 0; k < N_KINDS; k++) {
+        device *dev = open_device(kinds[k]);
+        stream *a = open_stream(dev), *b = open_stream(dev), *other = open_stream(dev);
+        event  *e = NULL;
+        int     list[2], n = 0;
+        assert_int_equal(event_open(&e, dev), ST_OK);
+        append_work first = {list, &n, 1, 50000}, second = {list, &n, 2, 0};
+        assert_int_equal(stream_call(a, append, &first, sizeof(first)), ST_OK);
+        assert_int_equal(event_record(e, a), ST_OK);
+        assert_int_equal(stream_wait(b, e), ST_OK);
+        assert_int_equal(stream_call(b, append, &second, sizeof(second)), ST_OK);
+        assert_int_equal(event_record(e, other), ST_OK);
+        assert_int_equal(stream_sync(b), ST_OK);
+        assert_int_equal(n, 2);
+        assert_int_equal(list[0], 1);
+        assert_int_equal(list[1], 2);
+        assert_int_equal(stream_sync(a), ST_OK);
+        stream_close(a);
+        stream_close(b);
+        stream_close(other);
+        event_close(e);
+        device_close(dev);
+    }
+}
+
+/* Neither the event nor the stream that was waited for need outlive the wait's being put. */
+static void a_wait_outlives_its_event_and_stream(void **state)
+{
+    (void)state;
+    for (int k = 0; k < N_KINDS; k++) {
+        device *dev = open_device(kinds[k]);
+        stream *a = open_stream(dev), *b = open_stream(dev);
+        event  *e = NULL, *idle = NULL;
+        int     list[3], n = 0;
+        assert_int_equal(event_open(&e, dev), ST_OK);
+        assert_int_equal(event_open(&idle, dev), ST_OK);
+        append_work before = {list, &n, 0, 20000}, first = {list, &n, 1, 0}, second = {list, &n, 2, 0};
+        assert_int_equal(stream_call(a, append, &before, sizeof(before)), ST_OK);
+        assert_int_equal(event_record(e, a), ST_OK);
+        assert_int_equal(event_record(idle, a), ST_OK);
+        assert_int_equal(stream_wait(b, e), ST_OK);
+        assert_int_equal(stream_call(b, append, &first, sizeof(first)), ST_OK);
+        event_close(e);
+        stream_close(a);
+        assert_int_equal(stream_wait(b, idle), ST_OK); /* reached long ago: its stream is closed */
+        assert_int_equal(stream_call(b, append, &second, sizeof(second)), ST_OK);
+        assert_int_equal(stream_sync(b), ST_OK);
+        assert_int_equal(n, 3);
+        for (int i = 0; i < 3; i++) assert_int_equal(list[i], i);
+        stream_close(b);
+        event_close(idle);
+        device_close(dev);
+    }
+}
+
 static void a_failure_is_told_once_and_host_calls_go_on(void **state)
 {
     (void)state;
@@ -247,6 +306,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(work_is_done_in_order_also_past_the_ring),
         cmocka_unit_test(events_order_two_streams),
+        cmocka_unit_test(a_wait_keeps_to_the_stream_it_was_put_for),
+        cmocka_unit_test(a_wait_outlives_its_event_and_stream),
         cmocka_unit_test(a_failure_is_told_once_and_host_calls_go_on),
         cmocka_unit_test(memory_has_a_limit_and_a_peak),
         cmocka_unit_test(strict_memory_starts_as_nan),
