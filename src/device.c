@@ -19,6 +19,8 @@
  * 5. A stream's struct lives until it is closed and no event or wait means a point of it. */
 
 enum { RING_ITEMS = 512, ALIGNMENT = 64 };
+/* strict: what was lent and returned stays for a while as NaN, so that late use of it reads NaN, not its successor. */
+enum { KEPT_BLOCKS = 64, KEPT_BYTES = 64 << 20 };
 
 typedef status (*work_fn)(stream *s, void *args);
 
@@ -37,6 +39,9 @@ struct device {
     pthread_cond_t      changed; /* an item of some stream was done */
     size_t              used_bytes, peak_bytes, limit_bytes;
     device_counts       counts;
+    void               *kept[KEPT_BLOCKS]; /* strict: a ring of returned blocks */
+    uint64_t            n_kept, n_let_go;
+    size_t              kept_bytes;
     char                name[64];
 };
 
@@ -64,6 +69,20 @@ typedef struct block_header {
     void  *raw;
 } block_header;
 
+static block_header header_of(const void *ptr)
+{
+    block_header header;
+    memcpy(&header, (const unsigned char *)ptr - sizeof(header), sizeof(header));
+    return header;
+}
+
+static void let_go_oldest(device *dev)
+{
+    block_header header = header_of(dev->kept[dev->n_let_go++ % KEPT_BLOCKS]);
+    dev->kept_bytes -= header.bytes;
+    free(header.raw);
+}
+
 status device_open(device **out, const device_opts *opts)
 {
     status  st = ST_OK;
@@ -88,6 +107,7 @@ fail:
 void device_close(device *dev)
 {
     if (dev == NULL) return;
+    while (dev->n_let_go != dev->n_kept) let_go_oldest(dev);
     if (dev->context != NULL) dev->kernels->close(dev->context);
     pthread_cond_destroy(&dev->changed);
     pthread_mutex_destroy(&dev->context_lock);
@@ -142,16 +162,30 @@ status device_alloc(device *dev, size_t bytes, const char *what, void **out)
     return ST_OK;
 }
 
+/* The bytes no longer count; the memory itself is still there. */
+static void give_up(device *dev, void *ptr)
+{
+    const size_t bytes = header_of(ptr).bytes;
+    if (dev->kind == DEVICE_STRICT) memset(ptr, 0xff, bytes);
+    pthread_mutex_lock(&dev->lock);
+    dev->used_bytes -= bytes;
+    pthread_mutex_unlock(&dev->lock);
+}
+
 void device_free(device *dev, void *ptr)
 {
     if (ptr == NULL) return;
-    block_header header;
-    memcpy(&header, (unsigned char *)ptr - sizeof(header), sizeof(header));
-    if (dev->kind == DEVICE_STRICT) memset(ptr, 0xff, header.bytes);
-    pthread_mutex_lock(&dev->lock);
-    dev->used_bytes -= header.bytes;
-    pthread_mutex_unlock(&dev->lock);
-    free(header.raw);
+    give_up(dev, ptr);
+    free(header_of(ptr).raw);
+}
+
+static void keep_returned(device *dev, void *ptr)
+{
+    give_up(dev, ptr);
+    dev->kept_bytes += header_of(ptr).bytes;
+    while (dev->n_kept != dev->n_let_go && (dev->n_kept - dev->n_let_go == KEPT_BLOCKS || dev->kept_bytes > KEPT_BYTES))
+        let_go_oldest(dev);
+    dev->kept[dev->n_kept++ % KEPT_BLOCKS] = ptr;
 }
 
 /* ---- streams */
@@ -329,10 +363,10 @@ status stream_lend(stream *s, const void *host, size_t bytes, const void **out)
     return stream_copy_in(s, copy, host, bytes);
 }
 
-static status do_free(stream *s, void *args)
+static status do_return(stream *s, void *args)
 {
     copy_work *work = args;
-    device_free(s->dev, work->dst);
+    keep_returned(s->dev, work->dst);
     return ST_OK;
 }
 
@@ -340,8 +374,8 @@ status stream_return(stream *s, const void *ptr)
 {
     if (s->dev->kind != DEVICE_STRICT || ptr == NULL) return ST_OK;
     copy_work work = {.src = ptr};
-    memcpy(&work.dst, &ptr, sizeof(ptr)); /* ours to free: it was allocated by stream_lend */
-    return put(s, do_free, &work, sizeof(work), false);
+    memcpy(&work.dst, &ptr, sizeof(ptr)); /* ours to spoil: it was allocated by stream_lend */
+    return put(s, do_return, &work, sizeof(work), false);
 }
 
 typedef struct call_work {

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -237,8 +238,7 @@ static void strict_shows_a_missing_wait(void **state)
     device_close(dev);
 }
 
-/* Lent weights are a copy on the strict device, good until they are returned and NaN (freed) after; elsewhere the same
- * memory. Checked through an operation put before the return. */
+/* Lent weights are a copy on the strict device, good for work put before their return; elsewhere the same memory. */
 static void lent_memory_serves_the_work_before_its_return(void **state)
 {
     (void)state;
@@ -267,6 +267,58 @@ static void lent_memory_serves_the_work_before_its_return(void **state)
         stream_close(s);
         device_close(dev);
     }
+}
+
+/* An operation put after the return computes with NaN, not with what was lent before or is lent next. */
+static void strict_shows_a_stale_pointer(void **state)
+{
+    (void)state;
+    device     *dev = open_device(DEVICE_STRICT);
+    stream     *s = open_stream(dev);
+    const float weights[2] = {3.0f, 4.0f}, others[2] = {5.0f, 6.0f};
+    const void *lent = NULL, *next = NULL;
+    float      *x = NULL, back[2] = {0};
+    assert_int_equal(device_alloc(dev, sizeof(weights), "numbers", (void **)&x), ST_OK);
+    assert_int_equal(stream_lend(s, weights, sizeof(weights), &lent), ST_OK);
+    assert_int_equal(stream_return(s, lent), ST_OK);
+    assert_int_equal(stream_sync(s), ST_OK);
+    assert_int_equal(stream_lend(s, others, sizeof(others), &next), ST_OK);
+    assert_int_equal(stream_add(s, &(add_args){.a = lent, .b = lent, .y = x, .n = 2, .type = DT_F32}), ST_OK);
+    assert_int_equal(stream_return(s, next), ST_OK);
+    assert_int_equal(stream_copy_out(s, back, x, sizeof(back)), ST_OK);
+    assert_int_equal(stream_sync(s), ST_OK);
+    assert_true(isnan(back[0]) && isnan(back[1]));
+    device_free(dev, x);
+    stream_close(s);
+    device_close(dev);
+}
+
+/* A thousand blocks of 1 MiB, one after another, keep neither the count of bytes nor the process growing. */
+static void lent_memory_is_let_go(void **state)
+{
+    (void)state;
+    enum { BLOCK_BYTES = 1 << 20 };
+    device     *dev = NULL;
+    device_opts opts = DEVICE_OPTS_INIT;
+    void       *weights = calloc(1, BLOCK_BYTES);
+    opts.kind = DEVICE_STRICT;
+    opts.limit_bytes = 2 * BLOCK_BYTES;
+    assert_non_null(weights);
+    assert_int_equal(device_open(&dev, &opts), ST_OK);
+    stream *s = open_stream(dev);
+    for (int i = 0; i < 1000; i++) {
+        const void *lent = NULL;
+        assert_int_equal(stream_lend(s, weights, BLOCK_BYTES, &lent), ST_OK);
+        assert_int_equal(stream_return(s, lent), ST_OK);
+        assert_int_equal(stream_sync(s), ST_OK);
+    }
+    assert_int_equal(device_peak_bytes(dev), BLOCK_BYTES);
+    struct rusage usage;
+    assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+    assert_true(usage.ru_maxrss < 600 * 1024); /* KiB; all of them would be a GiB, and sanitizers keep freed memory too */
+    stream_close(s);
+    device_close(dev);
+    free(weights);
 }
 
 static void operations_are_counted(void **state)
@@ -313,6 +365,8 @@ int main(void)
         cmocka_unit_test(strict_memory_starts_as_nan),
         cmocka_unit_test(strict_shows_a_missing_wait),
         cmocka_unit_test(lent_memory_serves_the_work_before_its_return),
+        cmocka_unit_test(strict_shows_a_stale_pointer),
+        cmocka_unit_test(lent_memory_is_let_go),
         cmocka_unit_test(operations_are_counted),
         cmocka_unit_test(the_self_check_finds_rows_equal),
     };
