@@ -14,8 +14,7 @@ enum {
     TAG_CHAIN = 2 /* exchange channel */
 };
 
-/* MPI counts are int; larger transfers go in pieces. */
-static const size_t PIECE_BYTES = (size_t)1 << 30;
+static const size_t PIECE_BYTES = (size_t)1 << 30; /* MPI counts are int */
 /* A chain passes on chunks: small enough to keep all links busy, large enough to reach the link's speed. */
 static const size_t CHUNK_BYTES = (size_t)1 << 18;
 enum { MAX_CHUNKS = 64 };
@@ -61,18 +60,18 @@ fail:
     return st;
 }
 
-static size_t piece_at(size_t bytes, size_t at)
+static int piece_at(const mpi_transport *t, size_t bytes, size_t at)
 {
-    return bytes - at < PIECE_BYTES ? bytes - at : PIECE_BYTES;
+    return (int)(bytes - at < t->base.piece_bytes ? bytes - at : t->base.piece_bytes);
 }
 
 static status mpi_bcast(transport *base, int root, void *buf, size_t bytes)
 {
     status         st = ST_OK;
     mpi_transport *t = (mpi_transport *)base;
-    for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
+    for (size_t at = 0; at < bytes; at += t->base.piece_bytes) {
         MPI_Request request;
-        TRY_MPI(MPI_Ibcast((char *)buf + at, (int)piece_at(bytes, at), MPI_BYTE, root, t->host, &request), "broadcast");
+        TRY_MPI(MPI_Ibcast((char *)buf + at, piece_at(t, bytes, at), MPI_BYTE, root, t->host, &request), "broadcast");
         TRY(wait_all(1, &request, "broadcast"));
     }
 fail:
@@ -96,9 +95,9 @@ fail:
 static status send_pieces(mpi_transport *t, int to, const void *buf, size_t bytes)
 {
     status st = ST_OK;
-    for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
+    for (size_t at = 0; at < bytes; at += t->base.piece_bytes) {
         MPI_Request request;
-        TRY_MPI(MPI_Isend((const char *)buf + at, (int)piece_at(bytes, at), MPI_BYTE, to, TAG_ROWS, t->host, &request),
+        TRY_MPI(MPI_Isend((const char *)buf + at, piece_at(t, bytes, at), MPI_BYTE, to, TAG_ROWS, t->host, &request),
                 "sending rows");
         TRY(wait_all(1, &request, "sending rows"));
     }
@@ -109,9 +108,9 @@ fail:
 static status receive_pieces(mpi_transport *t, int from, void *buf, size_t bytes)
 {
     status st = ST_OK;
-    for (size_t at = 0; at < bytes; at += PIECE_BYTES) {
+    for (size_t at = 0; at < bytes; at += t->base.piece_bytes) {
         MPI_Request request;
-        TRY_MPI(MPI_Irecv((char *)buf + at, (int)piece_at(bytes, at), MPI_BYTE, from, TAG_ROWS, t->host, &request),
+        TRY_MPI(MPI_Irecv((char *)buf + at, piece_at(t, bytes, at), MPI_BYTE, from, TAG_ROWS, t->host, &request),
                 "receiving rows");
         TRY(wait_all(1, &request, "receiving rows"));
     }
@@ -126,6 +125,7 @@ static status mpi_gather(transport *base, int root, const void *mine, const size
     if (base->rank != root) return send_pieces(t, root, mine, bytes[base->rank]);
     char *at = all;
     for (int r = 0; r < base->size; r++) {
+        if (bytes[r] == 0) continue;
         if (r == root)
             memcpy(at, mine, bytes[r]);
         else
@@ -143,6 +143,7 @@ static status mpi_scatter(transport *base, int root, const void *all, const size
     if (base->rank != root) return receive_pieces(t, root, mine, bytes[base->rank]);
     const char *at = all;
     for (int r = 0; r < base->size; r++) {
+        if (bytes[r] == 0) continue;
         if (r == root)
             memcpy(mine, at, bytes[r]);
         else
@@ -163,7 +164,7 @@ static status mpi_chain(transport *base, int root, void *buf, size_t bytes, int6
     MPI_Request    received[MAX_CHUNKS], passed[MAX_CHUNKS];
     size_t         chunk = CHUNK_BYTES;
     while ((bytes + chunk - 1) / chunk > MAX_CHUNKS) chunk *= 2;
-    if (chunk > PIECE_BYTES) return err_set(ST_COMM, "exchange: a block of %zu bytes is too large", bytes);
+    if (chunk > base->piece_bytes) return err_set(ST_COMM, "exchange: a block of %zu bytes is too large", bytes);
     const int n_chunks = (int)((bytes + chunk - 1) / chunk);
 
     for (int i = 0; i < n_chunks; i++) received[i] = passed[i] = MPI_REQUEST_NULL;
@@ -209,6 +210,7 @@ status transport_mpi_open(transport **out, int *argc, char ***argv)
     if (t == NULL) return err_set(ST_NO_MEMORY, "transport: %zu bytes", sizeof(*t));
     transport *base = &t->base;
     t->host = t->exchange = MPI_COMM_NULL;
+    base->piece_bytes = PIECE_BYTES;
     if (MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) {
         free(t);
         return err_set(ST_COMM, "MPI does not start");

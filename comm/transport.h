@@ -10,6 +10,7 @@
 typedef struct transport {
     int  rank, size, local_rank, local_size;
     char host[64];
+    size_t piece_bytes; /* the most that goes in one message; tests make it small */
 
     void (*close)(struct transport *t);
     void (*abort)(struct transport *t, int exit_code);

@@ -1,5 +1,5 @@
-/* What ranks say to each other arrives, whole and in order, on 1 to 8 ranks: agreement on errors, rows to and from their
- * owners, and the exchange of keys and values. The test starts itself under mpirun; `--worker` is one rank. */
+/* What ranks say to each other arrives, whole and in order, on 1 to 8 ranks: agreement on errors, rows to and from
+ * their owners, and the exchange of keys and values. The test starts itself under mpirun; `--worker N` is one of N. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +9,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "comm.h"
+#include "internal.h" /* of comm: messages are made small */
 #include "program.h"
 
 #define CHECK(condition)                                                                                               \
@@ -43,124 +43,219 @@ static void agreement(comm *c)
     CHECK(comm_min_int(c, &least) == ST_OK && least == 10 - (n - 1));
 }
 
-/* Blocks of rank r: r * 70001 bytes, so rank 0's is empty; byte i of rank r is (r + i) mod 251. */
+/* Every rank fails: the lowest is heard, and a second agreement on the same failure adds nothing. */
+static void agreement_of_failures(comm *c)
+{
+    const int n = comm_size(c), rank = comm_rank(c);
+    char      first[256];
+    status    st = comm_agree(c, err_set(rank == 0 ? ST_BAD_JOB : ST_COMM, "failure of %d", rank));
+    CHECK(st == ST_BAD_JOB);
+    CHECK(strstr(err_text(), "failure of 0") != NULL);
+    snprintf(first, sizeof(first), "%s", err_text());
+    CHECK(comm_agree(c, st) == ST_BAD_JOB);
+    CHECK(strcmp(err_text(), first) == 0);
+    if (n > 1) CHECK(comm_agree(c, rank == n - 1 ? err_set(ST_OUTPUT, "disk") : ST_OK) == ST_OUTPUT);
+}
+
+/* Blocks of rank r: r * 70001 bytes, so rank 0 has none, and no memory for it; byte i of rank r is (r + i) mod 251. */
 static void rows_to_and_from_their_owners(comm *c)
 {
     const int n = comm_size(c), rank = comm_rank(c);
-    size_t    bytes[8], total = 0, at = 0;
+    size_t    bytes[8], total = 0;
     for (int r = 0; r < n; r++) total += bytes[r] = (size_t)r * 70001;
-    uint8_t *all = malloc(total + 1), *mine = malloc(bytes[rank] + 1);
-    CHECK(all != NULL && mine != NULL);
-    for (int root = 0; root < n; root += n - 1 > 0 ? n - 1 : 1) {
+    uint8_t *all = malloc(total + 1), *mine = bytes[rank] > 0 ? malloc(bytes[rank]) : NULL;
+    CHECK(all != NULL && (mine != NULL || bytes[rank] == 0));
+    for (int root = 0; root < n; root++) {
         memset(all, 255, total + 1);
         for (size_t i = 0; i < bytes[rank]; i++) mine[i] = (uint8_t)(((size_t)rank + i) % 251);
         CHECK(comm_gather(c, root, mine, bytes, rank == root ? all : NULL) == ST_OK);
         if (rank == root) {
-            at = 0;
+            size_t at = 0;
             for (int r = 0; r < n; r++)
                 for (size_t i = 0; i < bytes[r]; i++, at++) CHECK(all[at] == ((size_t)r + i) % 251);
             CHECK(all[total] == 255);
         }
-        memset(mine, 0, bytes[rank]);
+        if (mine != NULL) memset(mine, 0, bytes[rank]);
         CHECK(comm_scatter(c, root, rank == root ? all : NULL, bytes, mine) == ST_OK);
         for (size_t i = 0; i < bytes[rank]; i++) CHECK(mine[i] == ((size_t)rank + i) % 251);
-        memset(all, rank == root ? 7 : 0, total + 1);
-        CHECK(comm_bcast(c, root, all, total + 1) == ST_OK);
-        for (size_t i = 0; i <= total; i++) CHECK(all[i] == 7);
     }
     free(all);
     free(mine);
 }
 
-enum { ROW_BYTES = 1500 * 4, ROUNDS = 6 };
-
-static int32_t rows_of(int rank)
+/* Sizes around the limit of one message, and none at all. */
+static void broadcasts(comm *c)
 {
-    static const int32_t rows[8] = {64, 0, 301, 1, 128, 64, 0, 77};
-    return rows[rank];
+    const size_t piece = c->transport->size > 1 ? c->transport->piece_bytes : 1000;
+    const size_t sizes[] = {0, 1, piece - 1, piece, piece + 1, 3 * piece, 9 * piece + 17};
+    const int    n = comm_size(c), rank = comm_rank(c);
+    uint8_t     *buf = malloc(9 * piece + 18);
+    CHECK(buf != NULL);
+    for (size_t k = 0; k < sizeof(sizes) / sizeof(sizes[0]); k++) {
+        const int root = (int)k % n;
+        for (size_t i = 0; i < sizes[k]; i++) buf[i] = rank == root ? (uint8_t)((i + k) % 251) : 255;
+        buf[sizes[k]] = 254;
+        CHECK(comm_bcast(c, root, sizes[k] > 0 ? buf : NULL, sizes[k]) == ST_OK);
+        for (size_t i = 0; i < sizes[k]; i++) CHECK(buf[i] == (i + k) % 251);
+        CHECK(buf[sizes[k]] == 254);
+    }
+    free(buf);
 }
 
-/* Value of element i of a rank's block in a round: exact in fp32. */
+enum { ROW_FLOATS = 1500, ROW_BYTES = ROW_FLOATS * 4, MAX_RANKS = 8 };
+
+typedef struct plan {
+    const char *name;
+    int32_t     n_rows[MAX_RANKS]; /* of rank r */
+    int         n_rounds;
+    bool        reverse;
+} plan;
+
+static const plan UNEVEN = {"uneven", {64, 0, 301, 1, 128, 64, 0, 77}, 12, false};
+static const plan REVERSED = {"reversed", {64, 0, 301, 1, 128, 64, 0, 77}, 3, true};
+static const plan LAST_ONLY = {"first rank empty", {0, 5, 0, 0, 9, 0, 0, 3}, 4, false};
+static const plan NOTHING = {"no rows at all", {0}, 2, false};
+static const plan LARGE = {"more chunks than one block has places for", {3, 2900, 1, 2}, 2, false}; /* 17 MB */
+
+/* Value of element i of a rank's block in a round: exact in fp32, different between ranks and between rounds. */
 static float value_of(int rank, int round, size_t i)
 {
-    return (float)(rank * 100000 + round * 10000 + (int)(i % 9973));
+    return (float)(rank * 2000000 + round * 100000 + (int)(i % 99991));
+}
+
+/* A block travels root -> root + 1 -> ...: every rank passes it on but the last, which is the one before the root. */
+static int64_t sent_by(int rank, int n, const plan *p)
+{
+    int64_t sent = 0;
+    for (int owner = 0; owner < n; owner++)
+        if ((rank + 1) % n != owner) sent += (int64_t)p->n_rows[owner] * ROW_BYTES;
+    return sent * p->n_rounds;
 }
 
 /* Every rank sees every block in the order of the sequence, whole, in every round, though `mine` is overwritten as soon
- * as a round has ended; and what was sent is what a chain sends: each block over n - 1 links. */
-static void exchange(comm *c, device_kind kind, bool reverse)
+ * as a round has ended, by work that waits for nothing else. */
+static void exchange(comm *c, device_kind kind, const plan *p)
 {
-    const int   n = comm_size(c), rank = comm_rank(c);
-    device     *dev = NULL;
-    stream     *s = NULL;
+    const int    n = comm_size(c), rank = comm_rank(c);
+    device      *dev = NULL;
+    stream      *s = NULL;
     kv_exchange *x = NULL;
-    int32_t     n_rows[8];
-    device_opts opts = DEVICE_OPTS_INIT;
-    int64_t     before = comm_exchange_bytes(c), row_total = 0;
+    device_opts  opts = DEVICE_OPTS_INIT;
+    int64_t      before = comm_exchange_bytes(c);
+    size_t       n_all = 0, at = 0;
     opts.kind = kind;
-    for (int r = 0; r < n; r++) row_total += n_rows[r] = rows_of(r);
-    const size_t n_mine = (size_t)n_rows[rank] * (ROW_BYTES / 4), largest = 301 * (ROW_BYTES / 4);
-    float *mine = NULL, *host = malloc(largest * sizeof(float)), *seen = malloc(8 * largest * sizeof(float));
-    float *scribble = calloc(largest, sizeof(float));
+    for (int r = 0; r < n; r++) n_all += (size_t)p->n_rows[r] * ROW_FLOATS;
+    const size_t n_mine = (size_t)p->n_rows[rank] * ROW_FLOATS;
+    float *mine = NULL, *seen = malloc((n_all + 1) * sizeof(float));
+    float *host = malloc((size_t)p->n_rounds * n_mine * sizeof(float) + 1);
+    float *scribble = calloc(n_mine + 1, sizeof(float));
     CHECK(host != NULL && seen != NULL && scribble != NULL);
+    for (int round = 0; round < p->n_rounds; round++)
+        for (size_t i = 0; i < n_mine; i++, at++) host[at] = value_of(rank, round, i);
     CHECK(device_open(&dev, &opts) == ST_OK && stream_open(&s, dev) == ST_OK);
     CHECK(device_alloc(dev, n_mine * sizeof(float), "mine", (void **)&mine) == ST_OK);
-    CHECK(kv_exchange_open(&x, &(kv_exchange_opts){.comm = c, .dev = dev, .n_rows = n_rows, .row_bytes = ROW_BYTES,
-                                                   .reverse_order = reverse}) == ST_OK);
-    for (int round = 0; round < ROUNDS; round++) {
+    CHECK(kv_exchange_open(&x, &(kv_exchange_opts){.comm = c, .dev = dev, .n_rows = p->n_rows, .row_bytes = ROW_BYTES,
+                                                   .reverse_order = p->reverse}) == ST_OK);
+    for (int round = 0; round < p->n_rounds; round++) {
         kv_block block;
-        int      owners[8], n_blocks = 0;
-        for (size_t i = 0; i < n_mine; i++) host[i] = value_of(rank, round, i);
-        CHECK(stream_copy_in(s, mine, host, n_mine * sizeof(float)) == ST_OK);
+        int      owners[MAX_RANKS], n_blocks = 0, want = 0;
+        size_t   n_seen = 0;
+        CHECK(stream_copy_in(s, mine, host + (size_t)round * n_mine, n_mine * sizeof(float)) == ST_OK);
         CHECK(kv_exchange_begin(x, s, mine) == ST_OK);
         for (;;) {
             CHECK(kv_exchange_next(x, s, &block) == ST_OK);
             if (block.data == NULL) break;
-            CHECK(block.n_rows == n_rows[block.owner] && block.n_rows > 0);
-            CHECK(stream_copy_out(s, seen + (size_t)n_blocks * largest, block.data, (size_t)block.n_rows * ROW_BYTES) ==
-                  ST_OK);
+            CHECK(n_blocks < n && block.n_rows == p->n_rows[block.owner] && block.n_rows > 0);
+            CHECK(stream_copy_out(s, seen + n_seen, block.data, (size_t)block.n_rows * ROW_BYTES) == ST_OK);
+            n_seen += (size_t)block.n_rows * ROW_FLOATS;
             owners[n_blocks++] = block.owner;
         }
         CHECK(kv_exchange_end(x, s) == ST_OK);
         CHECK(stream_copy_in(s, mine, scribble, n_mine * sizeof(float)) == ST_OK); /* allowed from here on */
+        if (round % 3 == 2) continue; /* rounds follow each other without a wait on the host, too */
+        /* On the strict device whoever is waited for first runs as far ahead of the other as events allow. */
+        if (round % 3 == 0) CHECK(kv_exchange_sync(x) == ST_OK);
         CHECK(stream_sync(s) == ST_OK && kv_exchange_sync(x) == ST_OK);
-        int want = 0;
+        n_seen = 0;
         for (int k = 0; k < n; k++) {
-            int owner = reverse ? n - 1 - k : k;
-            if (n_rows[owner] == 0) continue;
-            CHECK(owners[want] == owner);
-            for (size_t i = 0; i < (size_t)n_rows[owner] * (ROW_BYTES / 4); i++)
-                CHECK(seen[(size_t)want * largest + i] == value_of(owner, round, i));
-            want++;
+            const int    owner = p->reverse ? n - 1 - k : k;
+            const size_t n_values = (size_t)p->n_rows[owner] * ROW_FLOATS;
+            if (n_values == 0) continue;
+            CHECK(want < n_blocks && owners[want++] == owner);
+            for (size_t i = 0; i < n_values; i++) CHECK(seen[n_seen + i] == value_of(owner, round, i));
+            n_seen += n_values;
         }
         CHECK(want == n_blocks);
     }
-    int64_t sent = comm_exchange_bytes(c) - before, *all = malloc((size_t)n * sizeof(*all)), total = 0;
-    size_t  bytes[8];
-    CHECK(all != NULL);
-    for (int r = 0; r < n; r++) bytes[r] = sizeof(sent);
-    CHECK(comm_gather(c, 0, &sent, bytes, all) == ST_OK);
-    for (int r = 0; rank == 0 && r < n; r++) total += all[r];
-    if (rank == 0) CHECK(total == row_total * ROW_BYTES * (n - 1) * ROUNDS);
+    CHECK(stream_sync(s) == ST_OK && kv_exchange_sync(x) == ST_OK);
+    if (n == 1)
+        CHECK(comm_exchange_bytes(c) == before);
+    else
+        CHECK(comm_exchange_bytes(c) - before == sent_by(rank, n, p));
     kv_exchange_close(x);
     device_free(dev, mine);
     stream_close(s);
     device_close(dev);
-    free(all);
     free(host);
     free(seen);
     free(scribble);
 }
 
-static int worker(int argc, char **argv)
+/* The formula above against the plain one: each block travels over n - 1 links. */
+static void bytes_sent_add_up(comm *c)
+{
+    const int n = comm_size(c);
+    int64_t   total = 0, rows = 0;
+    for (int r = 0; n > 1 && r < n; r++) total += sent_by(r, n, &UNEVEN), rows += UNEVEN.n_rows[r];
+    CHECK(total == rows * ROW_BYTES * (n - 1) * UNEVEN.n_rounds);
+}
+
+/* One rank has no memory for the buffers: nobody is left waiting, all hear of it. */
+static void an_exchange_that_one_rank_cannot_open(comm *c)
+{
+    const int    n = comm_size(c), rank = comm_rank(c);
+    const int32_t n_rows[MAX_RANKS] = {7, 7, 7, 7, 7, 7, 7, 7};
+    char         want[256];
+    device      *dev = NULL;
+    kv_exchange *x = NULL;
+    device_opts  opts = DEVICE_OPTS_INIT;
+    if (rank == n - 1) opts.limit_bytes = 1;
+    CHECK(device_open(&dev, &opts) == ST_OK);
+    status st = kv_exchange_open(&x, &(kv_exchange_opts){.comm = c, .dev = dev, .n_rows = n_rows, .row_bytes = 100});
+    if (n == 1) {
+        CHECK(st == ST_OK); /* alone there is nothing to buffer */
+    } else {
+        snprintf(want, sizeof(want), "rank %d (%s): buffer of keys and values: 700 bytes refused", n - 1, comm_host(c));
+        CHECK(st == ST_NO_MEMORY && x == NULL);
+        CHECK(strncmp(err_text(), want, strlen(want)) == 0);
+    }
+    kv_exchange_close(x);
+    device_close(dev);
+}
+
+static int worker(int argc, char **argv, int n_ranks)
 {
     comm *c = NULL;
-    if (comm_open(&c, &argc, &argv) != ST_OK) return 1;
+    if (comm_open(&c, &argc, &argv) != ST_OK) {
+        fprintf(stderr, "%s\n", err_text());
+        return 1;
+    }
+    CHECK(comm_size(c) == n_ranks); /* an mpirun of another MPI starts many ranks that are each alone */
+    CHECK(comm_local_size(c) == n_ranks && comm_local_rank(c) == comm_rank(c));
     agreement(c);
+    agreement_of_failures(c);
+    c->transport->piece_bytes = 300007; /* more than a chunk of the exchange */
+    broadcasts(c);
+    c->transport->piece_bytes = 10007;
     rows_to_and_from_their_owners(c);
-    exchange(c, DEVICE_CPU, false);
-    exchange(c, DEVICE_STRICT, false);
-    exchange(c, DEVICE_CPU, true);
+    c->transport->piece_bytes = 1 << 30;
+    bytes_sent_add_up(c);
+    static const device_kind kinds[] = {DEVICE_CPU, DEVICE_STRICT};
+    static const plan *const plans[] = {&UNEVEN, &REVERSED, &LAST_ONLY, &NOTHING};
+    for (size_t k = 0; k < 2; k++)
+        for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) exchange(c, kinds[k], plans[i]);
+    if (n_ranks <= 3) exchange(c, DEVICE_CPU, &LARGE);
+    an_exchange_that_one_rank_cannot_open(c);
     comm_close(c);
     return 0;
 }
@@ -169,20 +264,33 @@ static const char *self;
 
 static void ranks_understand_each_other(void **state)
 {
-    (void)state;
-    static const int counts[] = {1, 2, 3, 5, 8};
-    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
-        program_run run;
-        program_start_other(&run, self, "/", NULL, counts[i], 120, "--worker");
-        if (run.exit_code != 0) fail_msg("%d ranks: exit code %d\n%s", counts[i], run.exit_code, run.output);
-        program_run_free(&run);
-    }
+    const int   n_ranks = *(const int *)*state;
+    char        arguments[32];
+    program_run run;
+    snprintf(arguments, sizeof(arguments), "--worker %d", n_ranks);
+#ifdef WITH_MPI
+    const int launched = n_ranks;
+#else
+    const int launched = 0; /* without mpirun */
+#endif
+    program_start_other(&run, self, "/", NULL, launched, 120, arguments);
+    if (run.exit_code != 0) fail_msg("%d ranks: exit code %d\n%s", n_ranks, run.exit_code, run.output);
+    program_run_free(&run);
 }
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(ranks_understand_each_other)};
-    if (argc > 1 && strcmp(argv[1], "--worker") == 0) return worker(argc, argv);
+    static int counts[] = {1, 2, 3, 5, 8};
+    const struct CMUnitTest tests[] = {
+        {"one_rank_understands_itself", ranks_understand_each_other, NULL, NULL, &counts[0]},
+#ifdef WITH_MPI
+        {"2_ranks_understand_each_other", ranks_understand_each_other, NULL, NULL, &counts[1]},
+        {"3_ranks_understand_each_other", ranks_understand_each_other, NULL, NULL, &counts[2]},
+        {"5_ranks_understand_each_other", ranks_understand_each_other, NULL, NULL, &counts[3]},
+        {"8_ranks_understand_each_other", ranks_understand_each_other, NULL, NULL, &counts[4]},
+#endif
+    };
+    if (argc > 2 && strcmp(argv[1], "--worker") == 0) return worker(argc, argv, atoi(argv[2]));
     self = realpath("/proc/self/exe", NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
