@@ -397,7 +397,7 @@ static void blocks_match_at_full_width(void **state)
     const char *dir = getenv("DYPE_FULL_WIDTH");
     char path[1024];
     if (dir == NULL) {
-        print_message("full width: not run (DYPE_FULL_WIDTH is not set, tests/vectors/README.md)\n");
+        print_message("not run: blocks at full width against diffusers (DYPE_FULL_WIDTH is not set)\n");
         skip();
     }
     rig_device devices[RIG_DEVICES];

@@ -89,7 +89,7 @@ int each_isa(int (*group)(cpu_isa isa))
     int n_failed = 0;
     for (cpu_isa isa = ISA_PLAIN; isa < ISA_COUNT; isa++) {
         if (isa > cpu_isa_best()) {
-            printf("%s: not run, this processor lacks it\n", cpu_isa_name(isa));
+            printf("not run: %s kernels on the processor itself (it lacks them)\n", cpu_isa_name(isa));
             continue;
         }
         printf("%s:\n", cpu_isa_name(isa));

@@ -16,7 +16,7 @@ void rig_devices(rig_device out[RIG_DEVICES])
     for (cpu_isa i = ISA_PLAIN; wanted != NULL && i <= cpu_isa_best(); i++)
         if (strcmp(wanted, cpu_isa_name(i)) == 0) isa = i;
     if (wanted != NULL && strcmp(wanted, cpu_isa_name(isa)) != 0)
-        print_message("DYPE_TEST_ISA=%s: not run, %s instead\n", wanted, cpu_isa_name(isa));
+        print_message("not run: %s kernels on the processor itself (%s instead)\n", wanted, cpu_isa_name(isa));
     out[0] = (rig_device){"cpu", DEVICE_CPU, isa};
     out[1] = (rig_device){"strict", DEVICE_STRICT, isa};
     out[2] = (rig_device){"plain", DEVICE_PLAIN, isa};
