@@ -74,6 +74,12 @@ void   kv_exchange_close(kv_exchange *x); /* accepts NULL */
 status kv_exchange_begin(kv_exchange *x, stream *compute, const void *mine);
 /* The next block in order; work put on `compute` from now on sees it. After the last one block->data is NULL. */
 status kv_exchange_next(kv_exchange *x, stream *compute, kv_block *block);
+/* Rounds begun since open. */
+int64_t kv_exchange_rounds(const kv_exchange *x);
+/* For a rank that has failed and cannot go on, while others wait for its block and for those that it passes on: takes
+ * part in the rest of the current round and in all rounds up to n_rounds since open. What it sends is worthless; the next
+ * comm_agree tells. */
+status kv_exchange_carry_on(kv_exchange *x, stream *compute, const void *mine, int64_t n_rounds);
 /* Waits until nothing travels; the first failure since the last sync, or ST_OK. */
 status kv_exchange_sync(kv_exchange *x);
 /* Ends the round: `mine` may be overwritten by work put on `compute` from now on. */

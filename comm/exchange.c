@@ -19,7 +19,8 @@ struct kv_exchange {
     int32_t *n_rows; /* [ranks] */
     int     *owners; /* [n_blocks] ranks that have rows, in the order of the round */
     int      n_blocks;
-    int      next; /* block that the next kv_exchange_next lends */
+    int      next; /* block that the next kv_exchange_next lends; past n_blocks: the round is over */
+    int64_t  n_rounds;
     stream  *travel;
     void    *buffer[2];
     event   *arrived[2], *consumed[2];
@@ -90,6 +91,7 @@ status kv_exchange_open(kv_exchange **out, const kv_exchange_opts *opts)
         x->owners[i] = x->owners[x->n_blocks - 1 - i];
         x->owners[x->n_blocks - 1 - i] = owner;
     }
+    x->next = x->n_blocks + 1;
     TRY(stream_open(&x->travel, opts->dev));
     TRY(event_open(&x->mine_ready, opts->dev));
     TRY(event_open(&x->mine_sent, opts->dev));
@@ -129,6 +131,7 @@ status kv_exchange_begin(kv_exchange *x, stream *compute, const void *mine)
     status st = ST_OK;
     x->mine = mine;
     x->next = 0;
+    x->n_rounds++;
     if (comm_size(x->comm) == 1) return ST_OK;
     TRY(event_record(x->mine_ready, compute));
     TRY(put_transfer(x, 0));
@@ -152,6 +155,25 @@ status kv_exchange_next(kv_exchange *x, stream *compute, kv_block *block)
     } else {
         TRY(stream_wait(compute, x->arrived[n % 2]));
         block->data = x->buffer[n % 2];
+    }
+fail:
+    return st;
+}
+
+int64_t kv_exchange_rounds(const kv_exchange *x)
+{
+    return x->n_rounds;
+}
+
+status kv_exchange_carry_on(kv_exchange *x, stream *compute, const void *mine, int64_t n_rounds)
+{
+    status   st = ST_OK;
+    kv_block block;
+    for (;;) {
+        while (x->next <= x->n_blocks) TRY(kv_exchange_next(x, compute, &block));
+        TRY(kv_exchange_end(x, compute));
+        if (x->n_rounds >= n_rounds) return ST_OK;
+        TRY(kv_exchange_begin(x, compute, mine));
     }
 fail:
     return st;

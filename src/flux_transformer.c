@@ -307,7 +307,7 @@ fail:
     arena_free(&scratch);
     free(rows);
     free(host);
-    return st;
+    return comm_agree(f->opts.comm, st); /* what follows is collective */
 }
 
 /* ---- prepare and release */
@@ -669,6 +669,7 @@ status flux_transformer_step(flux_transformer *f, int step, const float *table, 
     status    st = ST_OK;
     const int n_blocks = f->opts.n_blocks > 0 && f->opts.n_blocks < n_blocks_of(&f->config) ? f->opts.n_blocks
                                                                                              : n_blocks_of(&f->config);
+    const int64_t n_rounds = kv_exchange_rounds(f->exchange) + n_blocks;
     TRY(stream_copy_in(f->opts.compute, f->table, table, f->positions.n_floats * sizeof(float)));
     TRY(embed_latents(f, step, latents));
     for (int block = 0; block < n_blocks; block++) {
@@ -678,6 +679,9 @@ status flux_transformer_step(flux_transformer *f, int step, const float *table, 
         TRY(tap_block(f, block, step, "text", (span){0, f->rows.n_text, 0}, f->hidden, f->d, f->rows.first));
     }
     TRY(project_velocity(f, step, velocity));
+    return ST_OK;
 fail:
+    kv_exchange_carry_on(f->exchange, f->opts.compute, f->kv, n_rounds); /* the other ranks are inside this step */
+    flux_transformer_sync(f);
     return st;
 }

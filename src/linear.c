@@ -18,7 +18,9 @@ status linear_lend(stream *s, const linear *l, linear_weight *out)
 {
     *out = (linear_weight){.type = l->w.type, .bias_type = l->b.type};
     status st = stream_lend(s, l->w.data, weight_bytes(&l->w), &out->data);
-    if (st == ST_OK && l->b.data != NULL) st = stream_lend(s, l->b.data, weight_bytes(&l->b), &out->bias);
+    if (st != ST_OK || l->b.data == NULL) return st;
+    st = stream_lend(s, l->b.data, weight_bytes(&l->b), &out->bias);
+    if (st != ST_OK) stream_return(s, out->data);
     return st;
 }
 

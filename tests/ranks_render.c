@@ -159,6 +159,31 @@ static void blocks_in_another_order_are_noticed(void **state)
     json_decref(want);
 }
 
+/* Rows of the image are dumped by ranks that have some, and here they cannot be: the others are in the middle of the
+ * same step and must not wait for them for ever. */
+static void a_rank_that_fails_inside_a_step_leaves_with_all(void **state)
+{
+    (void)state;
+    static const char *const backends[] = {"cpu", "strict"};
+    char path[TEMPDIR_PATH + 16], text[sizeof(JOB) + 16], arguments[128];
+    snprintf(path, sizeof(path), "%s/dumps", dir);
+    assert_int_equal(tempdir_write(path, "a file where a folder is wanted\n"), ST_OK);
+    snprintf(path, sizeof(path), "%s/job.yaml", dir);
+    snprintf(text, sizeof(text), JOB, "fp32");
+    assert_int_equal(tempdir_write(path, text), ST_OK);
+    for (size_t i = 0; i < 2; i++) {
+        program_run run;
+        snprintf(arguments, sizeof(arguments), "job.yaml --overwrite --threads 1 --backend %s --dump dit.1.image@0",
+                 backends[i]);
+        program_start(&run, dir, NULL, 3, 60, arguments);
+        if (run.exit_code != ST_OUTPUT || strstr(run.output, "3 of 3 pictures failed") == NULL)
+            fail_msg("%s: exit code %d\n%s", backends[i], run.exit_code, run.output);
+        program_run_free(&run);
+    }
+    snprintf(path, sizeof(path), "%s/dumps", dir);
+    remove(path);
+}
+
 static int open_folder(void **state)
 {
     (void)state;
@@ -183,6 +208,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_count_of_ranks_shares_the_work),
         cmocka_unit_test(blocks_in_another_order_are_noticed),
+        cmocka_unit_test(a_rank_that_fails_inside_a_step_leaves_with_all),
         cmocka_unit_test(same_bits_on_any_number_of_ranks),
     };
     return cmocka_run_group_tests(tests, open_folder, close_folder);
