@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct atomic_file {
@@ -32,6 +33,34 @@ static int create_beside(atomic_file *file)
         if (fd < 0 && errno != EEXIST) return -1;
     }
     return fd;
+}
+
+/* mkdir -p of the folder that path lies in. */
+static status make_folder(const char *path)
+{
+    char *copy = strdup(path);
+    if (copy == NULL) return err_set(ST_NO_MEMORY, "%s: no memory for its name", path);
+    status st = ST_OK;
+    for (char *at = strchr(copy + 1, '/'); at != NULL && st == ST_OK; at = strchr(at + 1, '/')) {
+        *at = '\0';
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
+            st = err_set(ST_OUTPUT, "%s: cannot make folder %s: %s", path, copy, strerror(errno));
+        *at = '/';
+    }
+    free(copy);
+    return st;
+}
+
+status atomic_file_probe(const char *path)
+{
+    atomic_file *file = NULL;
+    struct stat  there;
+    status       st = make_folder(path);
+    if (st == ST_OK && stat(path, &there) == 0 && !S_ISREG(there.st_mode))
+        st = err_set(ST_OUTPUT, "%s: %s has this name already", path, S_ISDIR(there.st_mode) ? "a folder" : "no file");
+    if (st == ST_OK) st = atomic_file_open(&file, path);
+    atomic_file_close(file);
+    return st;
 }
 
 status atomic_file_open(atomic_file **out, const char *path)

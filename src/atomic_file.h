@@ -9,6 +9,10 @@
 
 typedef struct atomic_file atomic_file;
 
+/* Whether a file could be written there, before the expensive part: makes its folder; refuses a name that something else
+ * than a file has. */
+status atomic_file_probe(const char *path);
+
 /* All failures are ST_OUTPUT. The folder must exist. */
 status atomic_file_open(atomic_file **out, const char *path);
 status atomic_file_write(atomic_file *file, const void *data, size_t bytes);

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "atomic_file.h"
@@ -53,22 +53,6 @@ static status failure(const png_writer *w)
     return w->failed != ST_OK ? w->failed : err_set(ST_OUTPUT, "%s: %s", w->path, w->message);
 }
 
-/* mkdir -p of the folder that path lies in. */
-static status make_folder(const char *path)
-{
-    char *copy = strdup(path);
-    if (copy == NULL) return err_set(ST_NO_MEMORY, "%s: no memory for its name", path);
-    status st = ST_OK;
-    for (char *at = strchr(copy + 1, '/'); at != NULL && st == ST_OK; at = strchr(at + 1, '/')) {
-        *at = '\0';
-        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-            st = err_set(ST_OUTPUT, "%s: cannot make folder %s: %s", path, copy, strerror(errno));
-        *at = '/';
-    }
-    free(copy);
-    return st;
-}
-
 static void close_writer(png_writer *w)
 {
     if (w->png != NULL) png_destroy_write_struct(&w->png, &w->info);
@@ -112,15 +96,6 @@ static status write_head(png_writer *w, const png_writer_opts *opts)
     return ST_OK;
 }
 
-status png_writer_probe(const char *path)
-{
-    atomic_file *file = NULL;
-    status       st = make_folder(path);
-    if (st == ST_OK) st = atomic_file_open(&file, path);
-    atomic_file_close(file);
-    return st;
-}
-
 status png_writer_open(png_writer **out, const png_writer_opts *opts)
 {
     status      st = ST_OK;
@@ -134,7 +109,6 @@ status png_writer_open(png_writer **out, const png_writer_opts *opts)
         st = err_set(ST_NO_MEMORY, "%s: no memory to write it", opts->path);
         goto fail;
     }
-    TRY(make_folder(w->path));
     TRY(atomic_file_open(&w->file, w->path));
     w->png = png_create_write_struct(PNG_LIBPNG_VER_STRING, w, on_error, on_warning);
     if (w->png != NULL) w->info = png_create_info_struct(w->png);
@@ -165,7 +139,20 @@ static status write_end(png_writer *w)
     return ST_OK;
 }
 
-/* A file that has the name already becomes NAME.N.png, with the first N that is free. link() does not replace. */
+/* Where links are refused (a file system without them, a file of another user): claims the name, then moves the old file
+ * over the claim. For a moment no file has the picture's name. */
+static int move_without_link(const char *path, const char *kept)
+{
+    int fd = open(kept, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0) return errno;
+    close(fd);
+    if (rename(path, kept) == 0) return 0;
+    int error = errno;
+    unlink(kept);
+    return error;
+}
+
+/* A file that has the name already becomes NAME.N.png, with the first N that is free. Neither way replaces a file. */
 static status keep_old(const char *path)
 {
     size_t stem = strlen(path) - strlen(".png");
@@ -174,6 +161,8 @@ static status keep_old(const char *path)
         if (asprintf(&kept, "%.*s.%ld.png", (int)stem, path, n) < 0)
             return err_set(ST_NO_MEMORY, "%s: no memory for the kept file's name", path);
         int error = link(path, kept) == 0 ? 0 : errno;
+        if (error == EPERM || error == EOPNOTSUPP || error == ENOSYS || error == EMLINK)
+            error = move_without_link(path, kept);
         free(kept);
         if (error == 0 || error == ENOENT) return ST_OK;
         if (error != EEXIST) return err_set(ST_OUTPUT, "%s: cannot keep the old file: %s", path, strerror(error));

@@ -16,15 +16,12 @@ typedef struct png_note {
 } png_note;
 
 typedef struct png_writer_opts {
-    const char     *path; /* missing folders are made */
+    const char     *path; /* its folder must exist: atomic_file_probe makes it */
     int32_t         width, height;
     const png_note *notes;
     size_t          n_notes;
     bool            overwrite; /* false: a file of that name is kept as NAME.1.png, NAME.2.png, ... */
 } png_writer_opts;
-
-/* Whether a file could be written there, before the expensive part: makes its folder. ST_OUTPUT if not. */
-status png_writer_probe(const char *path);
 
 /* Fast settings: fixed SUB filter, compression level 2 (docs/speed.md). All failures are ST_OUTPUT and name the file. */
 status png_writer_open(png_writer **out, const png_writer_opts *opts);

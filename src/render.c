@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "arena.h"
+#include "atomic_file.h"
 #include "flux_transformer.h"
 #include "latents_file.h"
 #include "noise.h"
@@ -174,6 +175,10 @@ static status hash_inputs(const job_picture *p, char hex[SHA256_HEX])
             goto fail;
         }
         for (size_t n; (n = fread(piece, 1, sizeof(piece), file)) > 0;) TRY(sha256_add(h, piece, n));
+        if (ferror(file)) {
+            st = err_set(ST_BAD_JOB, "%s: cannot be read", paths[i]);
+            goto fail;
+        }
         fclose(file);
         file = NULL;
     }
@@ -254,7 +259,8 @@ static status begin(renderer *r, picture *x)
         if (x->tables == NULL) st = err_set(ST_NO_MEMORY, "%s: position tables", p->id);
     }
     if (st == ST_OK && speaks(r)) st = make_recipe(r, x);
-    if (st == ST_OK && speaks(r)) st = png_writer_probe(p->output);
+    if (st == ST_OK && speaks(r)) st = atomic_file_probe(p->output);
+    if (st == ST_OK && speaks(r) && p->latents_out != NULL) st = atomic_file_probe(p->latents_out);
     TRY(agree(r, st));
     if (speaks(r)) describe(r, x);
 fail:

@@ -70,6 +70,34 @@ static void an_output_that_cannot_be_written_is_told_first(void **state)
     expect("blocked.yaml", 8, "blocked");
 }
 
+/* Found out before the steps, not after them. */
+static void a_name_that_cannot_be_used_is_told_before_the_steps(void **state)
+{
+    (void)state;
+    char        path[TEMPDIR_PATH + 64];
+    program_run run;
+    snprintf(path, sizeof(path), "%s/taken.png", dir);
+    assert_int_equal(mkdir(path, 0777), 0);
+    write_in("taken.yaml", "model: model\noutput: taken.png\ndefaults: {steps: 1, max_sequence_length: 16}\n"
+                           "pictures:\n  - {name: a, prompt: 'a hill', width: 64, height: 48}\n");
+    program_start(&run, dir, NULL, 0, LIMIT_S, "taken.yaml");
+    assert_int_equal(run.exit_code, 8);
+    assert_non_null(strstr(run.output, "taken.png: a folder has this name already"));
+    assert_null(strstr(run.output, "step 1/1"));
+    program_run_free(&run);
+    write_in("lost.yaml", "model: model\noutput: 'l.png'\ndefaults: {steps: 1, max_sequence_length: 16}\n"
+                          "pictures:\n  - {name: l, prompt: 'a hill', width: 64, height: 48, "
+                          "latents_out: 'blocked/l.safetensors'}\n");
+    program_start(&run, dir, NULL, 0, LIMIT_S, "lost.yaml");
+    assert_int_equal(run.exit_code, 8);
+    assert_null(strstr(run.output, "step 1/1"));
+    program_run_free(&run);
+    write_in("deep.yaml", "model: model\noutput: 'new/p/d.png'\ndefaults: {steps: 1, max_sequence_length: 16}\n"
+                          "pictures:\n  - {name: d, prompt: 'a hill', width: 64, height: 48, "
+                          "latents_out: 'new/l/d.safetensors'}\n");
+    expect("deep.yaml", 0, "new/p/d.png");
+}
+
 /* Entries of the folder whose names hold `piece`. */
 static int count_entries(const char *piece)
 {
@@ -167,6 +195,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mistakes_are_named),
         cmocka_unit_test(an_output_that_cannot_be_written_is_told_first),
+        cmocka_unit_test(a_name_that_cannot_be_used_is_told_before_the_steps),
         cmocka_unit_test(a_picture_is_whole_and_an_old_one_is_kept),
         cmocka_unit_test(latents_go_out_and_in),
         cmocka_unit_test(keys_without_effect_are_named),
