@@ -134,8 +134,9 @@ static void greet(program *p)
     report_line(p->report, "dype-dist %s: %zu picture%s with %s on %d rank%s, %s, %s", DYPE_VERSION, p->job->n_pictures,
                 p->job->n_pictures == 1 ? "" : "s", p->job->model, n_ranks, n_ranks == 1 ? "" : "s",
                 device_name(p->dev), p->job->precision == DT_BF16 ? "bf16" : "fp32");
-    report_event(p->report, "start", json_pack("{s:s, s:s, s:s, s:s, s:i, s:s, s:I}", "version", DYPE_VERSION, "job",
-                                               p->options.job_path, "model", p->job->model, "model_sha256",
+    report_event(p->report, "start", json_pack("{s:s, s:o, s:o, s:s, s:i, s:s, s:I}", "version", DYPE_VERSION, "job",
+                                               report_text(p->options.job_path), "model", report_text(p->job->model),
+                                               "model_sha256",
                                                p->model_sha256, "n_ranks", n_ranks, "device", device_name(p->dev),
                                                "n_pictures", (json_int_t)p->job->n_pictures));
 }
@@ -241,6 +242,10 @@ int main(int argc, char **argv)
         return ST_COMM;
     }
     st = run(&p, st);
+    if (st == ST_COMM) { /* perhaps only this rank knows: it speaks for itself, and nobody waits for the others */
+        fprintf(stderr, "dype-dist: rank %d (%s): %s\n", comm_rank(p.comm), comm_host(p.comm), err_text());
+        comm_abort(p.comm, ST_COMM);
+    }
     if (st != ST_OK && speaks(&p)) fprintf(stderr, "dype-dist: %s\n", err_text());
     close_all(&p);
     comm_close(p.comm);

@@ -45,7 +45,7 @@ static const struct {
     {"threads", "N", OPT_THREADS, "threads per rank, instead of cores / ranks on the node"},
     {"overwrite", NULL, OPT_OVERWRITE, "replace outputs, instead of keeping the old one as NAME.N.png"},
     {"log-json", "FILE", OPT_LOG_JSON, "append events as one JSON object per line"},
-    {"quiet", NULL, OPT_QUIET, "no progress; errors only"},
+    {"quiet", NULL, OPT_QUIET, "no progress; only warnings and errors"},
     {"dump", "NAME", OPT_DUMP, "save the tensor of that name, such as dit.12.attn_out@3 (may repeat)"},
     {"blocks", "N", OPT_BLOCKS, "run only the first N transformer blocks"},
     {"isa", "NAME", OPT_ISA, "auto, avx512bf16, avx512, avx2 or plain"},

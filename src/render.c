@@ -504,8 +504,8 @@ static status finish(renderer *r, picture *x)
                                                "device_peak_bytes", (json_int_t)all[rank].peak_bytes));
     double took = report_now() - x->started;
     report_event(r->opts.report, "picture", json_pack(
-        "{s:s, s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:f, s:o}", "picture", x->job->id, "state", "done", "path",
-        x->job->output, "width", x->geometry.width, "height", x->geometry.height, "recipe_sha256", x->recipe.sha256,
+        "{s:s, s:s, s:o, s:i, s:i, s:s, s:s, s:s, s:f, s:o}", "picture", x->job->id, "state", "done", "path",
+        report_text(x->job->output), "width", x->geometry.width, "height", x->geometry.height, "recipe_sha256", x->recipe.sha256,
         "latents_sha256", x->latents_sha256, "pixels_sha256", x->pixels_sha256, "took_s", took, "ranks", ranks));
     report_line(r->opts.report, "%s: %s (%.1f s)", x->job->id, x->job->output, took);
 fail:

@@ -69,27 +69,42 @@ static void end_live(report *r)
     r->live = false;
 }
 
+/* Prompts and paths come from outside: they must not drive the terminal. */
+static void print_line(report *r, const char *before, const char *fmt, va_list ap)
+{
+    char *text = NULL;
+    end_live(r);
+    if (vasprintf(&text, fmt, ap) < 0) return;
+    err_printable(text);
+    fprintf(stderr, "%s%s\n", before, text);
+    free(text);
+}
+
 void report_line(report *r, const char *fmt, ...)
 {
-    if (!r->speaks || r->quiet) return;
-    end_live(r);
     va_list ap;
+    if (!r->speaks || r->quiet) return;
     va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
+    print_line(r, "", fmt, ap);
     va_end(ap);
-    fputc('\n', stderr);
 }
 
 void report_warn(report *r, const char *fmt, ...)
 {
-    if (!r->speaks) return;
-    end_live(r);
-    fputs("warning: ", stderr);
     va_list ap;
+    if (!r->speaks) return;
     va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
+    print_line(r, "warning: ", fmt, ap);
     va_end(ap);
-    fputc('\n', stderr);
+}
+
+json_t *report_text(const char *text)
+{
+    char *copy = strdup(text);
+    if (copy != NULL) err_printable(copy);
+    json_t *value = copy == NULL ? NULL : json_string(copy);
+    free(copy);
+    return value != NULL ? value : json_null();
 }
 
 void report_event(report *r, const char *event, json_t *fields)

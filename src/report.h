@@ -32,6 +32,9 @@ void report_table(report *r);
 /* One line of the JSON log: {"event": event, "seconds": since start, ...fields}. Steals fields (may be NULL). */
 void report_event(report *r, const char *event, json_t *fields);
 
+/* A text from outside (a path, say) for an event: bytes that are no UTF-8 become '?', or there would be no event. */
+json_t *report_text(const char *text);
+
 double report_now(void); /* seconds of a clock that only goes forward */
 
 #endif

@@ -9,9 +9,9 @@
 static _Thread_local char message[4096];
 
 /* Names in a message come from files: they must not drive the terminal, nor spoil the log as bytes that are no UTF-8. */
-static void make_printable(void)
+void err_printable(char *text)
 {
-    utf8proc_uint8_t *at = (utf8proc_uint8_t *)message;
+    utf8proc_uint8_t *at = (utf8proc_uint8_t *)text;
     while (*at != 0) {
         utf8proc_int32_t c = 0;
         utf8proc_ssize_t n = utf8proc_iterate(at, -1, &c);
@@ -28,7 +28,7 @@ status err_set(status st, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(message, sizeof(message), fmt, ap);
     va_end(ap);
-    make_printable();
+    err_printable(message);
     return st;
 }
 

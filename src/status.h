@@ -32,6 +32,9 @@ status err_set(status st, const char *fmt, ...) __attribute__((format(printf, 2,
 const char *err_text(void);
 void err_clear(void);
 
+/* In place: control characters but line ends and tabs, and bytes that are no UTF-8, become '?'. */
+void err_printable(char *text);
+
 /* A word for a status: "bad job file". Static. */
 const char *status_name(status st);
 

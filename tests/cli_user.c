@@ -140,6 +140,22 @@ static void keys_without_effect_are_named(void **state)
     expect("idle.yaml --overwrite", 0, "warning: preview_every");
 }
 
+/* A folder's name is bytes: the log still has its checksums, and a prompt cannot send commands to the terminal. */
+static void strange_bytes_do_no_harm(void **state)
+{
+    (void)state;
+    char path[TEMPDIR_PATH + 64];
+    write_in("strange.yaml", "model: model\noutput: 's.png'\ndefaults: {steps: 1, max_sequence_length: 4}\n"
+                             "pictures:\n  - {name: s, prompt: \"a hill and a hill and a \\e[31m hill and a hill\", "
+                             "width: 64, height: 48}\n");
+    expect("strange.yaml --log-json strange.json --out 'caf\xe9'", 0, "caf?/s.png");
+    expect("strange.yaml --overwrite", 0, "?[31m");
+    snprintf(path, sizeof(path), "%s/strange.json", dir);
+    json_t *events = program_events(path, "picture");
+    assert_string_equal(json_string_value(json_object_get(json_array_get(events, 0), "path")), "caf?/s.png");
+    json_decref(events);
+}
+
 /* SHA-256 of latents in the log of a run. */
 static char *latents_of(const char *arguments)
 {
@@ -197,6 +213,7 @@ int main(void)
         cmocka_unit_test(an_output_that_cannot_be_written_is_told_first),
         cmocka_unit_test(a_name_that_cannot_be_used_is_told_before_the_steps),
         cmocka_unit_test(a_picture_is_whole_and_an_old_one_is_kept),
+        cmocka_unit_test(strange_bytes_do_no_harm),
         cmocka_unit_test(latents_go_out_and_in),
         cmocka_unit_test(keys_without_effect_are_named),
     };
