@@ -7,11 +7,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <openssl/evp.h>
 
 #include "job_keys.h"
 #include "job_path.h"
 #include "job_picture.h"
+#include "sha256.h"
 #include "suggest.h"
 #include "yaml_text.h"
 #include "yaml_tree.h"
@@ -190,17 +190,6 @@ static status select_pictures(picture_list *list, const job_opts *opts, const ch
     return ST_OK;
 }
 
-static status hash_text(const char *text, size_t n_bytes, char hex[65])
-{
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned n_digest = 0;
-    if (EVP_Digest(text, n_bytes, digest, &n_digest, EVP_sha256(), NULL) != 1 || n_digest != 32)
-        return err_set(ST_NO_MEMORY, "job: SHA-256 failed");
-    for (size_t i = 0; i < n_digest; i++)
-        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-    return ST_OK;
-}
-
 /* From text to tree; a mistake becomes the message. */
 static status read_tree(yaml_tree **out, const char *text, size_t n_bytes, mistakes *m, const char *path)
 {
@@ -233,7 +222,7 @@ status job_parse(job **out, const char *path, const char *text, size_t n_bytes, 
     *r = (job_reader){.prefix = "", .memory = j->memory, .dir = folder_of(j->memory, path)};
     if (r->dir == NULL) goto no_memory;
 
-    TRY(hash_text(text, n_bytes, j->sha256));
+    TRY(sha256_of(text, n_bytes, j->sha256));
     TRY(read_tree(&tree, text, n_bytes, &r->m, path));
     read_top(r, yaml_tree_root(tree), opts, &top);
     read_pictures(r, &top, opts, &list);
