@@ -224,8 +224,7 @@ status clip_encoder_encode(clip_encoder *c, const int32_t *ids, int n, float *po
                                           .y_type = DT_F32}));
     TRY(stream_copy_out(s, pooled, wide, d * sizeof(float)));
 fail:
-    if (st == ST_OK) st = stream_sync(s);
-    else stream_sync(s);
+    st = stream_settle(s, st);
     arena_free(&memory);
     return st;
 }

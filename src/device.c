@@ -299,11 +299,6 @@ void stream_close(stream *s)
     release(s);
 }
 
-device *stream_device(const stream *s)
-{
-    return s->dev;
-}
-
 status stream_sync(stream *s)
 {
     if (s->has_worker) {
@@ -316,6 +311,15 @@ status stream_sync(stream *s)
     status st = s->failed;
     s->failed = ST_OK;
     return st == ST_OK ? ST_OK : err_set(st, "%s", s->message);
+}
+
+status stream_settle(stream *s, status st)
+{
+    if (st == ST_OK) return stream_sync(s);
+    char cause[sizeof(s->message)];
+    snprintf(cause, sizeof(cause), "%s", err_text());
+    (void)stream_sync(s); /* what fails now follows from the cause */
+    return err_set(st, "%s", cause);
 }
 
 /* ---- copies, lending, host calls */

@@ -42,7 +42,6 @@ status stream_return(stream *s, const void *ptr);
 
 status stream_open(stream **out, device *dev);
 void   stream_close(stream *s); /* waits for its work; accepts NULL */
-device *stream_device(const stream *s);
 
 /* Copies in stream order. Host memory must stay as it is until the work is done. */
 status stream_copy_in(stream *s, void *dst, const void *host, size_t bytes);
@@ -56,6 +55,9 @@ status stream_call(stream *s, status (*fn)(void *args), const void *args, size_t
 
 /* Waits until everything put on s is done; the first failure since the last sync, or ST_OK. */
 status stream_sync(stream *s);
+/* The end of a function that put work on s: waits for it whatever st is, so that its memory can go. st and its message
+ * if it is a failure, else what stream_sync returns. */
+status stream_settle(stream *s, status st);
 
 /* An event marks the point of a stream reached at record; a later record, also on another stream, moves it. It may be
  * closed while waits for it are pending, but before its device. */

@@ -292,9 +292,8 @@ static status compute_modulation(flux_transformer *f, const float *pooled)
         TRY(put_drop(f, l, sizeof(*l)));
         TRY(stream_copy_out(s, host + at, f->modulation + at, (unit_offset(f, unit + 1) - at) * sizeof(float)));
     }
-    TRY(stream_sync(s));
 fail:
-    st = comm_agree(f->opts.comm, st);
+    st = comm_agree(f->opts.comm, stream_settle(s, st));
     for (int unit = 0; st == ST_OK && unit < n_units(&f->config); unit++) {
         size_t at = unit_offset(f, unit);
         st = comm_bcast(f->opts.comm, unit % comm_size(f->opts.comm), host + at,
@@ -303,7 +302,7 @@ fail:
     if (st == ST_OK && f->opts.type == DT_BF16 && f->parity)
         for (size_t i = 0; i < total; i++) host[i] = bf16_round(host[i]);
     if (st == ST_OK) st = stream_copy_in(s, f->modulation, host, total * sizeof(float));
-    if (st == ST_OK) st = stream_sync(s);
+    st = stream_settle(s, st);
     arena_free(&scratch);
     free(rows);
     free(host);
@@ -369,7 +368,7 @@ static status embed_text(flux_transformer *f)
         TRY(tap_rows(f->opts.tap, s, "dit.context_embedder", 0, f->opts.type, f->context, f->d, f->rows.first, n, f->d));
     }
 fail:
-    if (st == ST_OK) st = stream_sync(s);
+    st = stream_settle(s, st);
     arena_free(&scratch);
     free(mine);
     free(bytes);
@@ -420,8 +419,7 @@ status flux_transformer_prepare(flux_transformer *f, const flux_sequence *seq)
     TRY(compute_modulation(f, pooled));
     TRY(embed_text(f));
 fail:
-    if (st == ST_OK) st = stream_sync(f->opts.compute); /* pos is read until here */
-    else stream_sync(f->opts.compute);
+    st = stream_settle(f->opts.compute, st); /* pos is read until here */
     free(pos);
     free(pooled);
     st = comm_agree(f->opts.comm, st);

@@ -240,8 +240,7 @@ status t5_encoder_encode(t5_encoder *t, const int32_t *ids, int n, float *rows)
                                           .x_type = t->opts.type, .y_type = DT_F32}));
     TRY(stream_copy_out(s, rows, wide, un * d * sizeof(float)));
 fail:
-    if (st == ST_OK) st = stream_sync(s);
-    else stream_sync(s);
+    st = stream_settle(s, st);
     arena_free(&memory);
     free(bias);
     return st;

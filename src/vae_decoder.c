@@ -446,15 +446,6 @@ static void plan_decode(vae_decoder *v, const geometry *g, walk *w, decode_memor
     arena_plan(a, &m->samples, picture_samples(g), "8-bit picture");
 }
 
-size_t vae_decoder_bytes(const vae_decoder *v, const geometry *g)
-{
-    vae_decoder   copy = *v;
-    walk          w = {.v = &copy};
-    decode_memory m = {0};
-    plan_decode(&copy, g, &w, &m);
-    return arena_bytes(&m.arena);
-}
-
 static status sink_rows(vae_decoder *v, const geometry *g, const uint8_t *samples, const row_sink *sink)
 {
     status       st = ST_OK;
@@ -494,7 +485,7 @@ status vae_decoder_decode(vae_decoder *v, const geometry *g, const float *packed
     TRY(stream_sync(s));
     TRY(sink_rows(v, g, m.samples, sink));
 fail:
-    if (st != ST_OK) stream_sync(s);
+    st = stream_settle(s, st);
     arena_free(&m.arena);
     return st;
 }

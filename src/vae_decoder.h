@@ -36,7 +36,4 @@ void vae_decoder_parity(vae_decoder *v, bool parity);
 /* packed: [n_image, in_channels] fp32, host: the latent after the last step. */
 status vae_decoder_decode(vae_decoder *v, const geometry *g, const float *packed, const row_sink *sink);
 
-/* Device bytes that a decode of this size takes. */
-size_t vae_decoder_bytes(const vae_decoder *v, const geometry *g);
-
 #endif

@@ -188,6 +188,26 @@ static void a_failure_is_told_once_and_host_calls_go_on(void **state)
     }
 }
 
+/* A function that ends with a failure of its own waits for its work all the same, and its message stays the first one. */
+static void settling_waits_and_keeps_the_first_cause(void **state)
+{
+    (void)state;
+    for (int k = 0; k < N_KINDS; k++) {
+        device *dev = open_device(kinds[k]);
+        stream *s = open_stream(dev);
+        int     list[1], n = 0;
+        append_work work = {list, &n, 1, 5000};
+        assert_int_equal(stream_call(s, fail_call, NULL, 0), ST_OK);
+        assert_int_equal(stream_call(s, append, &work, sizeof(work)), ST_OK);
+        assert_int_equal(stream_settle(s, err_set(ST_BAD_MODEL, "the first cause")), ST_BAD_MODEL);
+        assert_string_equal(err_text(), "the first cause");
+        assert_int_equal(n, 1);
+        assert_int_equal(stream_settle(s, ST_OK), ST_OK); /* the failure has been taken */
+        stream_close(s);
+        device_close(dev);
+    }
+}
+
 static void memory_has_a_limit_and_a_peak(void **state)
 {
     (void)state;
@@ -361,6 +381,7 @@ int main(void)
         cmocka_unit_test(a_wait_keeps_to_the_stream_it_was_put_for),
         cmocka_unit_test(a_wait_outlives_its_event_and_stream),
         cmocka_unit_test(a_failure_is_told_once_and_host_calls_go_on),
+        cmocka_unit_test(settling_waits_and_keeps_the_first_cause),
         cmocka_unit_test(memory_has_a_limit_and_a_peak),
         cmocka_unit_test(strict_memory_starts_as_nan),
         cmocka_unit_test(strict_shows_a_missing_wait),

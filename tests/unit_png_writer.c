@@ -64,7 +64,10 @@ static void a_file_that_cannot_be_linked_is_moved(void **state)
     (void)state;
     char        path[TEMPDIR_PATH + 64], kept[TEMPDIR_PATH + 64];
     struct stat file;
-    if (geteuid() != 0) skip();
+    if (geteuid() != 0) {
+        print_message("not run: a file that cannot be linked (needs root, to become another user)\n");
+        skip();
+    }
     in_folder(path, "b.png");
     in_folder(kept, "b.1.png");
     assert_int_equal(chmod(dir, 0777), 0);
