@@ -36,7 +36,7 @@ static int create_beside(atomic_file *file)
 }
 
 /* mkdir -p of the folder that path lies in. */
-static status make_folder(const char *path)
+status atomic_file_make_folder(const char *path)
 {
     char *copy = strdup(path);
     if (copy == NULL) return err_set(ST_NO_MEMORY, "%s: no memory for its name", path);
@@ -55,7 +55,7 @@ status atomic_file_probe(const char *path)
 {
     atomic_file *file = NULL;
     struct stat  there;
-    status       st = make_folder(path);
+    status       st = atomic_file_make_folder(path);
     if (st == ST_OK && stat(path, &there) == 0 && !S_ISREG(there.st_mode))
         st = err_set(ST_OUTPUT, "%s: %s has this name already", path, S_ISDIR(there.st_mode) ? "a folder" : "no file");
     if (st == ST_OK) st = atomic_file_open(&file, path);

@@ -9,6 +9,9 @@
 
 typedef struct atomic_file atomic_file;
 
+/* Makes the folder that path lies in, and those above it, where they are missing. */
+status atomic_file_make_folder(const char *path);
+
 /* Whether a file could be written there, before the expensive part: makes its folder; refuses a name that something else
  * than a file has. */
 status atomic_file_probe(const char *path);

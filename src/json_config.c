@@ -147,11 +147,6 @@ void json_config_close(json_config *config)
     free(config);
 }
 
-const char *json_config_path(const json_config *config)
-{
-    return config->path;
-}
-
 const json_t *json_config_get(const json_config *config, const char *key)
 {
     const json_t *value = json_object_get(config->section, key);

@@ -19,7 +19,6 @@ typedef struct json_config json_config;
 status json_config_open(json_config **out, const char *path);
 void json_config_close(json_config *config); /* accepts NULL */
 
-const char *json_config_path(const json_config *config);
 /* The value, lent; NULL when absent or null. */
 const json_t *json_config_get(const json_config *config, const char *key);
 /* The text, lent; NULL when absent, null or no string. */

@@ -62,17 +62,19 @@ status latents_file_read(float **out, const char *path, const char *name, int64_
                      shape_text(text, e->shape, e->n_dims), (long long)rows, (long long)width);
         goto fail;
     }
-    values = malloc((size_t)(shape[0] * shape[1]) * sizeof(float));
-    if (values == NULL) {
-        st = err_set(ST_NO_MEMORY, "%s: %s: %lld values", path, name, (long long)(shape[0] * shape[1]));
-        goto fail;
+    if (out != NULL) {
+        values = malloc((size_t)(shape[0] * shape[1]) * sizeof(float));
+        if (values == NULL) {
+            st = err_set(ST_NO_MEMORY, "%s: %s: %lld values", path, name, (long long)(shape[0] * shape[1]));
+            goto fail;
+        }
+        widen(e, shape[0] * shape[1], values);
+        *out = values;
     }
-    widen(e, shape[0] * shape[1], values);
     if (n != NULL) {
         n[0] = shape[0];
         n[1] = shape[1];
     }
-    *out = values;
 fail:
     safetensors_close(file);
     return st;

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "atomic_file.h"
+#include "sha256.h"
 
 enum { DIGEST = 32, READ_BYTES = 1 << 20, MAX_FILES = 2300 };
 
@@ -48,22 +48,15 @@ static const char *const small_files[] = {
     "tokenizer_2/tokenizer_config.json",
 };
 
-static void to_hex(char hex[MODEL_HASH_TEXT], const unsigned char digest[DIGEST])
-{
-    for (int i = 0; i < DIGEST; i++)
-        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-}
+static const char hex_digits[] = "0123456789abcdef";
 
-/* Exactly 64 digits as to_hex writes them. */
-static bool from_hex(unsigned char digest[DIGEST], const char *hex)
+/* hex: 64 digits as sha256.h writes them. */
+static void from_hex(unsigned char digest[DIGEST], const char *hex)
 {
-    static const char digits[] = "0123456789abcdef";
-    if (strlen(hex) != 2 * DIGEST || strspn(hex, digits) != 2 * DIGEST) return false;
     for (int i = 0; i < DIGEST; i++) {
-        digest[i] =
-            (unsigned char)((strchr(digits, hex[2 * i]) - digits) << 4 | (strchr(digits, hex[2 * i + 1]) - digits));
+        digest[i] = (unsigned char)((strchr(hex_digits, hex[2 * i]) - hex_digits) << 4 |
+                                    (strchr(hex_digits, hex[2 * i + 1]) - hex_digits));
     }
-    return true;
 }
 
 /* $XDG_CACHE_HOME/dype-dist, made when it is missing; NULL when there is no place for it. */
@@ -79,18 +72,6 @@ static char *find_cache_dir(void)
     return n < 0 ? NULL : dir;
 }
 
-static void make_folders(const char *dir)
-{
-    char *path = strdup(dir);
-    for (char *at = path == NULL ? NULL : strchr(path + 1, '/'); at != NULL; at = strchr(at + 1, '/')) {
-        *at = '\0';
-        mkdir(path, 0777); /* whatever fails shows when a file is opened there */
-        *at = '/';
-    }
-    if (path != NULL) mkdir(path, 0777);
-    free(path);
-}
-
 static int64_t changed_ns(const struct stat *info)
 {
     return (int64_t)info->st_mtim.tv_sec * 1000000000 + info->st_mtim.tv_nsec;
@@ -99,14 +80,12 @@ static int64_t changed_ns(const struct stat *info)
 /* One cache file per model file, named by the hash of its absolute path. NULL: no cache for it. */
 static char *cache_path(const hashing *h, const char *path)
 {
-    unsigned char digest[DIGEST];
-    char hex[MODEL_HASH_TEXT];
+    char hex[SHA256_HEX];
     char *out = NULL;
     char *absolute = h->cache_dir == NULL ? NULL : realpath(path, NULL);
-    if (absolute != NULL && EVP_Digest(absolute, strlen(absolute), digest, NULL, EVP_sha256(), NULL) == 1) {
-        to_hex(hex, digest);
-        if (asprintf(&out, "%s/sha256-%s", h->cache_dir, hex) < 0) out = NULL;
-    }
+    if (absolute != NULL && sha256_of(absolute, strlen(absolute), hex) == ST_OK &&
+        asprintf(&out, "%s/sha256-%s", h->cache_dir, hex) < 0)
+        out = NULL;
     free(absolute);
     return out;
 }
@@ -117,7 +96,7 @@ static void cache_key(char key[96], const struct stat *info)
     snprintf(key, 96, "1 %" PRId64 " %" PRId64, (int64_t)info->st_size, changed_ns(info));
 }
 
-static bool read_cache(const char *cached, const struct stat *info, unsigned char digest[DIGEST])
+static bool read_cache(const char *cached, const struct stat *info, char hex[SHA256_HEX])
 {
     char key[96], line[256] = "";
     FILE *f = cached == NULL ? NULL : fopen(cached, "re");
@@ -128,22 +107,23 @@ static bool read_cache(const char *cached, const struct stat *info, unsigned cha
     size_t n_key = strlen(key);
     if (n < n_key + 2 || strncmp(line, key, n_key) != 0 || line[n_key] != ' ' || line[n - 1] != '\n') return false;
     line[n - 1] = '\0';
-    return from_hex(digest, line + n_key + 1);
+    const char *digest = line + n_key + 1;
+    if (strlen(digest) != 2 * DIGEST || strspn(digest, hex_digits) != 2 * DIGEST) return false;
+    memcpy(hex, digest, SHA256_HEX);
+    return true;
 }
 
 /* Failures are silent: the digest is computed again next time. */
-static void write_cache(const hashing *h, const char *cached, const struct stat *info,
-                        const unsigned char digest[DIGEST])
+static void write_cache(const char *cached, const struct stat *info, const char *hex)
 {
-    char key[96], hex[MODEL_HASH_TEXT], line[192];
+    char key[96], line[192];
     atomic_file *f = NULL;
     /* A file changed in this moment may change again within the clock's tick, unseen. */
     if (cached == NULL || (int64_t)time(NULL) - (int64_t)info->st_mtim.tv_sec < 3) return;
     cache_key(key, info);
-    to_hex(hex, digest);
     snprintf(line, sizeof(line), "%s %s\n", key, hex);
-    make_folders(h->cache_dir);
-    if (atomic_file_open(&f, cached) == ST_OK && atomic_file_write(f, line, strlen(line)) == ST_OK)
+    if (atomic_file_make_folder(cached) == ST_OK && atomic_file_open(&f, cached) == ST_OK &&
+        atomic_file_write(f, line, strlen(line)) == ST_OK)
         atomic_file_commit(f);
     atomic_file_close(f);
     err_clear();
@@ -155,14 +135,13 @@ static void tell_progress(hashing *h, int64_t bytes)
     if (h->opts->progress != NULL) h->opts->progress(h->opts->context, h->done_bytes, h->all_bytes);
 }
 
-static status hash_bytes(hashing *h, const char *path, int fd, int64_t bytes, unsigned char digest[DIGEST])
+static status hash_bytes(hashing *h, const char *path, int fd, int64_t bytes, char hex[SHA256_HEX])
 {
     status st = ST_OK;
     char *buffer = malloc(READ_BYTES);
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
-    bool good = buffer != NULL && context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
-    if (!good) st = err_set(ST_NO_MEMORY, "model_hash: a buffer of %d bytes", READ_BYTES);
-    TRY(st);
+    sha256 *sum = NULL;
+    if (buffer == NULL) return err_set(ST_NO_MEMORY, "model_hash: a buffer of %d bytes", READ_BYTES);
+    TRY(sha256_open(&sum));
     posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     for (int64_t got = 0; got < bytes;) {
         ssize_t n = read(fd, buffer, READ_BYTES);
@@ -172,18 +151,19 @@ static status hash_bytes(hashing *h, const char *path, int fd, int64_t bytes, un
                          n < 0 ? strerror(errno) : "it became shorter while read:", got, bytes);
             goto fail;
         }
-        EVP_DigestUpdate(context, buffer, (size_t)n);
+        TRY(sha256_add(sum, buffer, (size_t)n));
         got += n;
         tell_progress(h, n);
     }
-    EVP_DigestFinal_ex(context, digest, NULL);
+    st = sha256_finish(sum, hex);
+    sum = NULL;
 fail:
-    EVP_MD_CTX_free(context);
+    sha256_close(sum);
     free(buffer);
     return st;
 }
 
-static status hash_file(hashing *h, const listed_file *file, unsigned char digest[DIGEST])
+static status hash_file(hashing *h, const listed_file *file, char hex[SHA256_HEX])
 {
     status st = ST_OK;
     struct stat info, after;
@@ -200,16 +180,16 @@ static status hash_file(hashing *h, const listed_file *file, unsigned char diges
         st = err_set(ST_BAD_MODEL, "%s: changed while it was read", path);
         goto fail;
     }
-    if (read_cache(cached, &info, digest)) {
+    if (read_cache(cached, &info, hex)) {
         tell_progress(h, file->bytes);
         goto fail;
     }
-    TRY(hash_bytes(h, path, fd, info.st_size, digest));
+    TRY(hash_bytes(h, path, fd, info.st_size, hex));
     if (fstat(fd, &after) != 0 || after.st_size != info.st_size || changed_ns(&after) != changed_ns(&info)) {
         st = err_set(ST_BAD_MODEL, "%s: changed while it was read", path);
         goto fail;
     }
-    write_cache(h, cached, &info, digest);
+    write_cache(cached, &info, hex);
 fail:
     if (fd >= 0) close(fd);
     free(cached);
@@ -273,32 +253,34 @@ status model_hash(char hex[MODEL_HASH_TEXT], const model *m, const model_hash_op
 {
     static const model_hash_opts no_opts;
     status st = ST_OK;
-    unsigned char digest[DIGEST];
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    sha256 *sum = NULL;
     hashing h = {.m = m, .opts = opts == NULL ? &no_opts : opts};
     h.cache_dir = h.opts->cache_dir == NULL ? find_cache_dir() : strdup(h.opts->cache_dir);
     h.files = calloc(MAX_FILES + 1, sizeof(*h.files));
-    if (context == NULL || h.files == NULL || EVP_DigestInit_ex(context, EVP_sha256(), NULL) != 1) {
+    if (h.files == NULL) {
         st = err_set(ST_NO_MEMORY, "model_hash: a table of %d files", MAX_FILES);
         goto fail;
     }
+    TRY(sha256_open(&sum));
     TRY(list_files(&h));
     for (size_t i = 0; i < h.n_files; i++) {
-        unsigned char size[8];
-        TRY(hash_file(&h, &h.files[i], digest));
+        unsigned char size[8], digest[DIGEST];
+        char file_hex[SHA256_HEX];
+        TRY(hash_file(&h, &h.files[i], file_hex));
+        from_hex(digest, file_hex);
         for (int b = 0; b < 8; b++)
             size[b] = (unsigned char)((uint64_t)h.files[i].bytes >> (8 * b));
-        EVP_DigestUpdate(context, h.files[i].name, strlen(h.files[i].name) + 1);
-        EVP_DigestUpdate(context, size, sizeof(size));
-        EVP_DigestUpdate(context, digest, sizeof(digest));
+        TRY(sha256_add(sum, h.files[i].name, strlen(h.files[i].name) + 1));
+        TRY(sha256_add(sum, size, sizeof(size)));
+        TRY(sha256_add(sum, digest, sizeof(digest)));
     }
-    EVP_DigestFinal_ex(context, digest, NULL);
-    to_hex(hex, digest);
+    st = sha256_finish(sum, hex);
+    sum = NULL;
 fail:
     for (size_t i = 0; h.files != NULL && i < h.n_files; i++)
         free(h.files[i].name);
     free(h.files);
     free(h.cache_dir);
-    EVP_MD_CTX_free(context);
+    sha256_close(sum);
     return st;
 }

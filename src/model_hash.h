@@ -11,9 +11,10 @@
 #include <stdint.h>
 
 #include "model.h"
+#include "sha256.h"
 #include "status.h"
 
-enum { MODEL_HASH_TEXT = 65 }; /* 64 hex digits and the NUL */
+enum { MODEL_HASH_TEXT = SHA256_HEX };
 
 typedef struct model_hash_opts {
     /* Called now and then; may be NULL. Bytes of files found in the cache count as done. */

@@ -146,10 +146,8 @@ static status count_text_rows(renderer *r, picture *x)
         if (!c->guidance_embeds && x->n_text > TEXT_ROWS_SCHNELL) x->n_text = TEXT_ROWS_SCHNELL;
     }
     if (x->job->embeddings_in != NULL && speaks(r)) {
-        float  *text = NULL;
         int64_t n[2] = {0};
-        st = latents_file_read(&text, x->job->embeddings_in, "prompt_embeds", 0, c->joint_attention_dim, n);
-        free(text);
+        st = latents_file_read(NULL, x->job->embeddings_in, "prompt_embeds", 0, c->joint_attention_dim, n);
         x->n_text = (int32_t)n[0];
     }
     TRY(agree(r, st));
