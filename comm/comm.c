@@ -21,8 +21,24 @@ status comm_open(comm **out, int *argc, char ***argv)
         free(c);
         return st;
     }
+    c->whole = c;
     *out = c;
     return ST_OK;
+}
+
+status comm_split(comm **out, comm *c, int color, int key)
+{
+    status st = ST_OK;
+    comm  *part = calloc(1, sizeof(*part));
+    if (part == NULL) st = err_set(ST_NO_MEMORY, "comm: %zu bytes", sizeof(*part));
+    TRY(comm_agree(c, st));
+    part->whole = c->whole;
+    TRY(c->transport->split(c->transport, color, key, &part->transport));
+    *out = part;
+    return ST_OK;
+fail:
+    free(part);
+    return st;
 }
 
 void comm_close(comm *c)
@@ -48,6 +64,11 @@ int comm_size(const comm *c)
     return c->transport->size;
 }
 
+int comm_world_rank(const comm *c)
+{
+    return c->transport->world_rank;
+}
+
 int comm_local_rank(const comm *c)
 {
     return c->transport->local_rank;
@@ -65,7 +86,12 @@ const char *comm_host(const comm *c)
 
 int64_t comm_exchange_bytes(const comm *c)
 {
-    return c->exchange_bytes;
+    return c->whole->exchange_bytes;
+}
+
+void comm_count_bytes(comm *c, int64_t sent)
+{
+    c->whole->exchange_bytes += sent;
 }
 
 status comm_agree(comm *c, status mine)
@@ -85,7 +111,7 @@ status comm_agree(comm *c, status mine)
         if (strncmp(err_text(), "rank ", 5) == 0)
             snprintf(report.text, sizeof(report.text), "%s", err_text());
         else
-            snprintf(report.text, sizeof(report.text), "rank %d (%s): %s", t->rank, t->host, err_text());
+            snprintf(report.text, sizeof(report.text), "rank %d (%s): %s", t->world_rank, t->host, err_text());
     }
     st = t->bcast(t, lowest, &report, sizeof(report));
     return st != ST_OK ? st : err_set((status)report.code, "%s", report.text);
@@ -121,4 +147,22 @@ status comm_gather(comm *c, int root, const void *mine, const size_t *bytes, voi
 status comm_scatter(comm *c, int root, const void *all, const size_t *bytes, void *mine)
 {
     return c->transport->scatter(c->transport, root, all, bytes, mine);
+}
+
+status comm_send(comm *c, int to, const void *buf, size_t bytes)
+{
+    return c->transport->send(c->transport, to, buf, bytes);
+}
+
+status comm_receive(comm *c, int from, void *buf, size_t bytes)
+{
+    return c->transport->receive(c->transport, from, buf, bytes);
+}
+
+status comm_swap(comm *c, const message *sends, int n_sends, const message *receives, int n_receives)
+{
+    int64_t sent = 0;
+    status  st = c->transport->swap(c->transport, sends, n_sends, receives, n_receives, &sent);
+    comm_count_bytes(c, sent);
+    return st;
 }

@@ -21,8 +21,13 @@ void comm_close(comm *c);
 /* Ends all ranks at once with this exit code, after a failure that not all can know. Does not return. */
 _Noreturn void comm_abort(comm *c, int exit_code);
 
+/* Collective over c: ranks of one colour (>= 0) become a group of their own, in the order of their keys, then ranks. Close
+ * it before c. Errors and comm_world_rank go on naming ranks as mpirun counts them. */
+status comm_split(comm **out, comm *c, int color, int key);
+
 int comm_rank(const comm *c);
 int comm_size(const comm *c);
+int comm_world_rank(const comm *c);
 int comm_local_rank(const comm *c); /* among the ranks of this node */
 int comm_local_size(const comm *c);
 const char *comm_host(const comm *c);
@@ -44,7 +49,23 @@ status comm_gather(comm *c, int root, const void *mine, const size_t *bytes, voi
 /* The reverse. */
 status comm_scatter(comm *c, int root, const void *all, const size_t *bytes, void *mine);
 
-/* Payload bytes this rank has sent in exchanges of keys and values (for tests and the planner). */
+/* From one rank to another, host memory; the other calls the other. */
+status comm_send(comm *c, int to, const void *buf, size_t bytes);
+status comm_receive(comm *c, int from, void *buf, size_t bytes);
+
+/* A run of bytes to or from another rank of the group. */
+typedef struct message {
+    int    peer;
+    void  *data; /* only read when it is sent */
+    size_t bytes;
+} message;
+
+/* All of these at once, device memory; returns when all are done, so call it in stream order (stream_call). Messages
+ * between two ranks arrive in the order given; those of 0 bytes are left out on both sides. Goes over the exchange channel
+ * of c: not while a kv_exchange on c is between begin and end. */
+status comm_swap(comm *c, const message *sends, int n_sends, const message *receives, int n_receives);
+
+/* Payload bytes this rank has sent in exchanges (keys and values, swaps), in c and all groups split from it. */
 int64_t comm_exchange_bytes(const comm *c);
 
 /* Exchange of keys and values, the `ordered` schedule: every rank sees the blocks of all ranks in rank order, which is

@@ -41,7 +41,7 @@ static status do_transfer(void *args)
     comm     *c = work->x->comm;
     int64_t   sent = 0;
     status    st = c->transport->chain(c->transport, work->owner, work->data, work->bytes, &sent);
-    c->exchange_bytes += sent;
+    comm_count_bytes(c, sent);
     return st;
 }
 

@@ -4,6 +4,7 @@
 
 #include <mpi.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -11,7 +12,8 @@
 
 enum {
     TAG_ROWS = 1, /* host channel: gather and scatter */
-    TAG_CHAIN = 2 /* exchange channel */
+    TAG_CHAIN = 2, /* exchange channel */
+    TAG_SWAP = 3
 };
 
 static const size_t PIECE_BYTES = (size_t)1 << 30; /* MPI counts are int */
@@ -22,6 +24,7 @@ enum { MAX_CHUNKS = 64 };
 typedef struct mpi_transport {
     transport base;
     MPI_Comm  host, exchange;
+    bool      is_world; /* MPI ends with it */
 } mpi_transport;
 
 static status mpi_failed(int code, const char *what)
@@ -92,9 +95,10 @@ fail:
     return st;
 }
 
-static status send_pieces(mpi_transport *t, int to, const void *buf, size_t bytes)
+static status mpi_send(transport *base, int to, const void *buf, size_t bytes)
 {
-    status st = ST_OK;
+    status         st = ST_OK;
+    mpi_transport *t = (mpi_transport *)base;
     for (size_t at = 0; at < bytes; at += t->base.piece_bytes) {
         MPI_Request request;
         TRY_MPI(MPI_Isend((const char *)buf + at, piece_at(t, bytes, at), MPI_BYTE, to, TAG_ROWS, t->host, &request),
@@ -105,9 +109,10 @@ fail:
     return st;
 }
 
-static status receive_pieces(mpi_transport *t, int from, void *buf, size_t bytes)
+static status mpi_receive(transport *base, int from, void *buf, size_t bytes)
 {
-    status st = ST_OK;
+    status         st = ST_OK;
+    mpi_transport *t = (mpi_transport *)base;
     for (size_t at = 0; at < bytes; at += t->base.piece_bytes) {
         MPI_Request request;
         TRY_MPI(MPI_Irecv((char *)buf + at, piece_at(t, bytes, at), MPI_BYTE, from, TAG_ROWS, t->host, &request),
@@ -121,15 +126,14 @@ fail:
 static status mpi_gather(transport *base, int root, const void *mine, const size_t *bytes, void *all)
 {
     status         st = ST_OK;
-    mpi_transport *t = (mpi_transport *)base;
-    if (base->rank != root) return send_pieces(t, root, mine, bytes[base->rank]);
+    if (base->rank != root) return mpi_send(base, root, mine, bytes[base->rank]);
     char *at = all;
     for (int r = 0; r < base->size; r++) {
         if (bytes[r] == 0) continue;
         if (r == root)
             memcpy(at, mine, bytes[r]);
         else
-            TRY(receive_pieces(t, r, at, bytes[r]));
+            TRY(mpi_receive(base, r, at, bytes[r]));
         at += bytes[r];
     }
 fail:
@@ -139,15 +143,14 @@ fail:
 static status mpi_scatter(transport *base, int root, const void *all, const size_t *bytes, void *mine)
 {
     status         st = ST_OK;
-    mpi_transport *t = (mpi_transport *)base;
-    if (base->rank != root) return receive_pieces(t, root, mine, bytes[base->rank]);
+    if (base->rank != root) return mpi_receive(base, root, mine, bytes[base->rank]);
     const char *at = all;
     for (int r = 0; r < base->size; r++) {
         if (bytes[r] == 0) continue;
         if (r == root)
             memcpy(mine, at, bytes[r]);
         else
-            TRY(send_pieces(t, r, at, bytes[r]));
+            TRY(mpi_send(base, r, at, bytes[r]));
         at += bytes[r];
     }
 fail:
@@ -186,12 +189,41 @@ fail:
     return st;
 }
 
+static status mpi_swap(transport *base, const message *sends, int n_sends, const message *receives, int n_receives,
+                       int64_t *sent)
+{
+    status         st = ST_OK;
+    mpi_transport *t = (mpi_transport *)base;
+    MPI_Request    requests[MAX_MESSAGES];
+    int            n = 0;
+    for (int pass = 0; pass < 2; pass++) { /* receives first */
+        const message *list = pass == 0 ? receives : sends;
+        const int      n_list = pass == 0 ? n_receives : n_sends;
+        for (int i = 0; i < n_list; i++)
+            for (size_t at = 0; at < list[i].bytes; at += base->piece_bytes) {
+                char     *data = (char *)list[i].data + at;
+                const int here = piece_at(t, list[i].bytes, at);
+                if (n == MAX_MESSAGES) return err_set(ST_COMM, "swap: more than %d messages", MAX_MESSAGES);
+                if (pass == 0)
+                    TRY_MPI(MPI_Irecv(data, here, MPI_BYTE, list[i].peer, TAG_SWAP, t->exchange, &requests[n++]), "swap");
+                else
+                    TRY_MPI(MPI_Isend(data, here, MPI_BYTE, list[i].peer, TAG_SWAP, t->exchange, &requests[n++]), "swap");
+                if (pass == 1) *sent += here;
+            }
+    }
+    TRY(wait_all(n, requests, "swap"));
+fail:
+    return st;
+}
+
+static status mpi_split(transport *base, int color, int key, transport **out);
+
 static void mpi_close(transport *base)
 {
     mpi_transport *t = (mpi_transport *)base;
     if (t->host != MPI_COMM_NULL) MPI_Comm_free(&t->host);
     if (t->exchange != MPI_COMM_NULL) MPI_Comm_free(&t->exchange);
-    MPI_Finalize();
+    if (t->is_world) MPI_Finalize();
     free(t);
 }
 
@@ -201,45 +233,64 @@ static void mpi_abort(transport *base, int exit_code)
     MPI_Abort(MPI_COMM_WORLD, exit_code);
 }
 
-status transport_mpi_open(transport **out, int *argc, char ***argv)
+/* Takes over both communicators, also when it fails. */
+static status open_group(transport **out, MPI_Comm host, MPI_Comm exchange, bool is_world)
 {
     status         st = ST_OK;
-    int            provided = 0;
     MPI_Comm       node = MPI_COMM_NULL;
     mpi_transport *t = calloc(1, sizeof(*t));
     if (t == NULL) return err_set(ST_NO_MEMORY, "transport: %zu bytes", sizeof(*t));
     transport *base = &t->base;
-    t->host = t->exchange = MPI_COMM_NULL;
-    base->piece_bytes = PIECE_BYTES;
-    if (MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) {
-        free(t);
-        return err_set(ST_COMM, "MPI does not start");
-    }
-    base->close = mpi_close;
-    if (provided < MPI_THREAD_MULTIPLE) {
-        st = err_set(ST_COMM, "this MPI has no MPI_THREAD_MULTIPLE: got level %d, want %d", provided, MPI_THREAD_MULTIPLE);
-        goto fail;
-    }
-    TRY_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &t->host), "MPI_Comm_dup");
-    TRY_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &t->exchange), "MPI_Comm_dup");
+    *base = (transport){.piece_bytes = PIECE_BYTES, .close = mpi_close, .abort = mpi_abort, .split = mpi_split,
+                        .bcast = mpi_bcast, .min_max = mpi_min_max, .gather = mpi_gather, .scatter = mpi_scatter,
+                        .send = mpi_send, .receive = mpi_receive, .chain = mpi_chain, .swap = mpi_swap};
+    t->host = host;
+    t->exchange = exchange;
+    t->is_world = is_world;
     TRY_MPI(MPI_Comm_set_errhandler(t->host, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     TRY_MPI(MPI_Comm_set_errhandler(t->exchange, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     TRY_MPI(MPI_Comm_rank(t->host, &base->rank), "MPI_Comm_rank");
     TRY_MPI(MPI_Comm_size(t->host, &base->size), "MPI_Comm_size");
+    TRY_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &base->world_rank), "MPI_Comm_rank");
     TRY_MPI(MPI_Comm_split_type(t->host, MPI_COMM_TYPE_SHARED, base->rank, MPI_INFO_NULL, &node), "node split");
     TRY_MPI(MPI_Comm_rank(node, &base->local_rank), "MPI_Comm_rank");
     TRY_MPI(MPI_Comm_size(node, &base->local_size), "MPI_Comm_size");
     TRY_MPI(MPI_Comm_free(&node), "MPI_Comm_free");
     if (gethostname(base->host, sizeof(base->host) - 1) != 0) strcpy(base->host, "unknown host");
-    base->abort = mpi_abort;
-    base->bcast = mpi_bcast;
-    base->min_max = mpi_min_max;
-    base->gather = mpi_gather;
-    base->scatter = mpi_scatter;
-    base->chain = mpi_chain;
     *out = base;
     return ST_OK;
 fail:
     mpi_close(base);
+    return st;
+}
+
+static status mpi_split(transport *base, int color, int key, transport **out)
+{
+    status         st = ST_OK;
+    mpi_transport *t = (mpi_transport *)base;
+    MPI_Comm       host = MPI_COMM_NULL, exchange = MPI_COMM_NULL;
+    TRY_MPI(MPI_Comm_split(t->host, color, key, &host), "MPI_Comm_split");
+    TRY_MPI(MPI_Comm_dup(host, &exchange), "MPI_Comm_dup");
+    TRY(open_group(out, host, exchange, false));
+    (*out)->piece_bytes = base->piece_bytes;
+fail:
+    return st;
+}
+
+status transport_mpi_open(transport **out, int *argc, char ***argv)
+{
+    status   st = ST_OK;
+    int      provided = 0;
+    MPI_Comm host = MPI_COMM_NULL, exchange = MPI_COMM_NULL;
+    if (MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS)
+        return err_set(ST_COMM, "MPI does not start");
+    if (provided < MPI_THREAD_MULTIPLE) {
+        MPI_Finalize();
+        return err_set(ST_COMM, "this MPI has no MPI_THREAD_MULTIPLE: got level %d, want %d", provided, MPI_THREAD_MULTIPLE);
+    }
+    TRY_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &host), "MPI_Comm_dup");
+    TRY_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &exchange), "MPI_Comm_dup");
+    TRY(open_group(out, host, exchange, true));
+fail:
     return st;
 }

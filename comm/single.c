@@ -41,6 +41,35 @@ static status single_chain(transport *t, int root, void *buf, size_t bytes, int6
     return ST_OK;
 }
 
+/* Nobody else is there to send to. */
+static status single_send(transport *t, int to, const void *buf, size_t bytes)
+{
+    (void)t, (void)buf;
+    return err_set(ST_COMM, "%zu bytes for rank %d of a group of one", bytes, to);
+}
+
+static status single_receive(transport *t, int from, void *buf, size_t bytes)
+{
+    return single_send(t, from, buf, bytes);
+}
+
+static status single_swap(transport *t, const message *sends, int n_sends, const message *receives, int n_receives,
+                          int64_t *sent)
+{
+    (void)sent;
+    for (int i = 0; i < n_sends; i++)
+        if (sends[i].bytes > 0) return single_send(t, sends[i].peer, sends[i].data, sends[i].bytes);
+    for (int i = 0; i < n_receives; i++)
+        if (receives[i].bytes > 0) return single_send(t, receives[i].peer, receives[i].data, receives[i].bytes);
+    return ST_OK;
+}
+
+static status single_split(transport *t, int color, int key, transport **out)
+{
+    (void)t, (void)color, (void)key;
+    return transport_single_open(out);
+}
+
 status transport_single_open(transport **out)
 {
     transport *t = calloc(1, sizeof(*t));
@@ -54,6 +83,10 @@ status transport_single_open(transport **out)
     t->gather = single_move;
     t->scatter = single_move;
     t->chain = single_chain;
+    t->swap = single_swap;
+    t->send = single_send;
+    t->receive = single_receive;
+    t->split = single_split;
     *out = t;
     return ST_OK;
 }
