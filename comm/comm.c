@@ -26,19 +26,29 @@ status comm_open(comm **out, int *argc, char ***argv)
     return ST_OK;
 }
 
-status comm_split(comm **out, comm *c, int color, int key)
+static status split(comm **out, comm *c, int color, int key, bool by_node)
 {
     status st = ST_OK;
     comm  *part = calloc(1, sizeof(*part));
     if (part == NULL) st = err_set(ST_NO_MEMORY, "comm: %zu bytes", sizeof(*part));
     TRY(comm_agree(c, st));
     part->whole = c->whole;
-    TRY(c->transport->split(c->transport, color, key, &part->transport));
+    TRY(c->transport->split(c->transport, by_node ? SPLIT_BY_NODE : color, key, &part->transport));
     *out = part;
     return ST_OK;
 fail:
     free(part);
     return st;
+}
+
+status comm_split(comm **out, comm *c, int color, int key)
+{
+    return split(out, c, color, key, false);
+}
+
+status comm_split_node(comm **out, comm *c)
+{
+    return split(out, c, 0, comm_rank(c), true);
 }
 
 void comm_close(comm *c)

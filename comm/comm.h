@@ -24,6 +24,8 @@ _Noreturn void comm_abort(comm *c, int exit_code);
 /* Collective over c: ranks of one colour (>= 0) become a group of their own, in the order of their keys, then ranks. Close
  * it before c. Errors and comm_world_rank go on naming ranks as mpirun counts them. */
 status comm_split(comm **out, comm *c, int color, int key);
+/* The same by nodes: the ranks that share this one's memory. */
+status comm_split_node(comm **out, comm *c);
 
 int comm_rank(const comm *c);
 int comm_size(const comm *c);

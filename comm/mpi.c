@@ -269,7 +269,10 @@ static status mpi_split(transport *base, int color, int key, transport **out)
     status         st = ST_OK;
     mpi_transport *t = (mpi_transport *)base;
     MPI_Comm       host = MPI_COMM_NULL, exchange = MPI_COMM_NULL;
-    TRY_MPI(MPI_Comm_split(t->host, color, key, &host), "MPI_Comm_split");
+    if (color == SPLIT_BY_NODE)
+        TRY_MPI(MPI_Comm_split_type(t->host, MPI_COMM_TYPE_SHARED, key, MPI_INFO_NULL, &host), "MPI_Comm_split_type");
+    else
+        TRY_MPI(MPI_Comm_split(t->host, color, key, &host), "MPI_Comm_split");
     TRY_MPI(MPI_Comm_dup(host, &exchange), "MPI_Comm_dup");
     TRY(open_group(out, host, exchange, false));
     (*out)->piece_bytes = base->piece_bytes;

@@ -7,7 +7,7 @@
 
 #include "comm.h"
 
-enum { MAX_MESSAGES = 1024 };
+enum { MAX_MESSAGES = 1024, SPLIT_BY_NODE = -1 };
 
 typedef struct transport {
     int  rank, size, local_rank, local_size;
@@ -17,7 +17,7 @@ typedef struct transport {
 
     void (*close)(struct transport *t);
     void (*abort)(struct transport *t, int exit_code);
-    /* Ranks of one colour become a group, in the order of their keys. */
+    /* Ranks of one colour, or with SPLIT_BY_NODE of one node, become a group, in the order of their keys. */
     status (*split)(struct transport *t, int color, int key, struct transport **out);
 
     /* Host channel: one thread at a time. */

@@ -150,6 +150,14 @@ typedef struct convert_args {
     dtype       x_type, y_type; /* F32 or BF16 */
 } convert_args;
 
+/* n_rows runs of row_bytes each from one place to another; strides in bytes. x and y do not overlap. */
+typedef struct copy_rows_args {
+    const void *x;
+    void       *y;
+    int64_t     ldx_bytes, ldy_bytes, row_bytes;
+    int32_t     n_rows;
+} copy_rows_args;
+
 /* latents += dt * v (flow-match Euler). Latents are fp32. parity: latents = bf(latents + bf(bf(dt) * v)). */
 typedef struct euler_args {
     float      *latents;
@@ -235,6 +243,7 @@ enum {
     X(gated_gelu)                                                                                                      \
     X(gather_rows)                                                                                                     \
     X(convert)                                                                                                         \
+    X(copy_rows)                                                                                                       \
     X(euler)                                                                                                           \
     X(latent_unpack)                                                                                                   \
     X(group_sums)                                                                                                      \

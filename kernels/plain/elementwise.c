@@ -2,6 +2,7 @@
 #include "plain.h"
 
 #include <math.h>
+#include <string.h>
 
 status silu_plain(kernel_context *ctx, const silu_args *args)
 {
@@ -59,6 +60,15 @@ status convert_plain(kernel_context *ctx, const convert_args *args)
 {
     (void)ctx;
     for (int64_t i = 0; i < args->n; i++) element_set(args->y, args->y_type, i, element_get(args->x, args->x_type, i));
+    return ST_OK;
+}
+
+status copy_rows_plain(kernel_context *ctx, const copy_rows_args *args)
+{
+    (void)ctx;
+    for (int64_t row = 0; row < args->n_rows; row++)
+        memcpy((char *)args->y + row * args->ldy_bytes, (const char *)args->x + row * args->ldx_bytes,
+               (size_t)args->row_bytes);
     return ST_OK;
 }
 
