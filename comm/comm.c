@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { MESSAGE_BYTES = 2048 };
 
@@ -92,6 +93,13 @@ int comm_local_size(const comm *c)
 const char *comm_host(const comm *c)
 {
     return c->transport->host;
+}
+
+double comm_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 int64_t comm_exchange_bytes(const comm *c)

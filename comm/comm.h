@@ -1,4 +1,5 @@
-/* Who takes part and what travels. comm.c and exchange.c are the same for all transports; mpi.c and single.c move bytes.
+/* Who takes part, and what they say to each other. comm.c is the same for all transports; mpi.c and single.c move bytes.
+ * Built on it: exchange.h (keys and values for attention), grid.h (the ranks as replicas x ulysses x ring).
  *
  * Waits sleep between polls, so that a waiting rank leaves its core to a computing one. Host calls are made by one
  * thread of a rank at a time per group; exchanges run on a stream of their own, on a communicator of their own. */
@@ -64,48 +65,13 @@ typedef struct message {
 
 /* All of these at once, device memory; returns when all are done, so call it in stream order (stream_call). Messages
  * between two ranks arrive in the order given; those of 0 bytes are left out on both sides. Goes over the exchange channel
- * of c: not while a kv_exchange on c is between begin and end. */
+ * of c: not while an exchange (exchange.h) on c is between begin and end. */
 status comm_swap(comm *c, const message *sends, int n_sends, const message *receives, int n_receives);
+
+/* Seconds of a clock that only goes forward. */
+double comm_now(void);
 
 /* Payload bytes this rank has sent in exchanges (keys and values, swaps), in c and all groups split from it. */
 int64_t comm_exchange_bytes(const comm *c);
-
-/* Exchange of keys and values, the `ordered` schedule: every rank sees the blocks of all ranks in rank order, which is
- * the order of the sequence. Two buffers: while one block is computed on, the next one travels. */
-typedef struct kv_exchange kv_exchange;
-
-typedef struct kv_exchange_opts {
-    comm          *comm;
-    device        *dev;
-    const int32_t *n_rows; /* [n_ranks] rows that each rank holds, may be 0; copied */
-    size_t         row_bytes; /* of one row of keys and values together */
-    bool           reverse_order; /* blocks in the wrong order on purpose: a test of the tests */
-} kv_exchange_opts;
-
-typedef struct kv_block {
-    const void *data; /* device memory, n_rows * row_bytes as its owner laid it out; lent until the next kv_exchange_next */
-    int         owner; /* rank */
-    int32_t     n_rows;
-} kv_block;
-
-/* Collective. Plans and allocates once per picture; the step loop allocates nothing. */
-status kv_exchange_open(kv_exchange **out, const kv_exchange_opts *opts);
-void   kv_exchange_close(kv_exchange *x); /* accepts NULL */
-
-/* Collective. Begins a round: `mine` (device memory of this rank's block) is complete once the work now on `compute`
- * is done, and stays untouched until kv_exchange_end. The first transfer starts. */
-status kv_exchange_begin(kv_exchange *x, stream *compute, const void *mine);
-/* The next block in order; work put on `compute` from now on sees it. After the last one block->data is NULL. */
-status kv_exchange_next(kv_exchange *x, stream *compute, kv_block *block);
-/* Rounds begun since open. */
-int64_t kv_exchange_rounds(const kv_exchange *x);
-/* For a rank that has failed and cannot go on, while others wait for its block and for those that it passes on: takes
- * part in the rest of the current round and in all rounds up to n_rounds since open. What it sends is worthless; the next
- * comm_agree tells. */
-status kv_exchange_carry_on(kv_exchange *x, stream *compute, const void *mine, int64_t n_rounds);
-/* Waits until nothing travels; the first failure since the last sync, or ST_OK. */
-status kv_exchange_sync(kv_exchange *x);
-/* Ends the round: `mine` may be overwritten by work put on `compute` from now on. */
-status kv_exchange_end(kv_exchange *x, stream *compute);
 
 #endif

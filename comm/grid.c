@@ -43,12 +43,12 @@ fail:
     return st;
 }
 
-status grid_open(grid *out, comm *world, grid_shape shape)
+status grid_open(comm_grid *out, comm *world, grid_shape shape)
 {
     status    st = ST_OK;
     const int size = shape.ulysses * shape.ring; /* of a replica */
     int       place = 0;
-    grid      g = {.shape = shape, .world = world};
+    comm_grid g = {.shape = shape, .world = world};
     TRY(find_place(world, &place));
     g.index = place / size;
     TRY(comm_split(&g.replica, world, g.index, place));
@@ -64,10 +64,10 @@ fail:
     return st;
 }
 
-void grid_close(grid *g)
+void grid_close(comm_grid *g)
 {
     comm_close(g->ring);
     comm_close(g->ulysses);
     comm_close(g->replica);
-    *g = (grid){0};
+    *g = (comm_grid){0};
 }

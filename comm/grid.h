@@ -19,7 +19,7 @@ typedef struct grid_shape {
 status grid_shape_check(grid_shape shape, int n_ranks, int n_heads);
 
 /* This rank's place. world is rank 0's group of everybody, borrowed; the others belong to the grid. */
-typedef struct grid {
+typedef struct comm_grid {
     grid_shape shape;
     comm      *world;
     comm      *replica; /* those that render one picture with us; rank = place in the replica */
@@ -27,11 +27,11 @@ typedef struct grid {
     comm      *ulysses; /* those of our ring member */
     int        index;   /* of our replica */
     bool       nodes_crossed; /* some ulysses group has ranks of different nodes: right, but slow */
-} grid;
+} comm_grid;
 
 /* Collective over world; shape as all agree, checked before. */
-status grid_open(grid *out, comm *world, grid_shape shape);
-void   grid_close(grid *g); /* also one that is all zero */
+status grid_open(comm_grid *out, comm *world, grid_shape shape);
+void   grid_close(comm_grid *g); /* also one that is all zero */
 
 /* Heads of a rank of a ulysses group: as even as can be, the first ranks have one more. */
 void grid_heads(int n_heads, int n_ranks, int rank, int *first, int *count);

@@ -27,6 +27,7 @@ struct flux_transformer {
     flux_weights         *weights;
     int32_t               d, mlp; /* D and 4 D */
     size_t                element;
+    comm                 *comm; /* those that render this picture */
     bool                  parity;
     bool                  drop_weights; /* give pages back after each block: the model is large beside memory */
     float                *scales;       /* device, all norm weights */
@@ -38,17 +39,20 @@ struct flux_transformer {
     position_plan  positions;
     row_range      rows;
     row_range     *rank_rows; /* [ranks] */
+    int32_t       *n_rows;    /* [ranks] the same, counted */
     arena          memory;
+    exchange_layout layout;
+    exchange_share share; /* rows and heads that this rank attends with */
     kv_exchange   *exchange;
     unsigned char *hidden;  /* [rows, D] residual stream */
     unsigned char *context; /* [text rows, D] after context_embedder; the same at each step */
     unsigned char *normed;  /* [rows, D] */
     unsigned char *q;       /* [rows, D] */
-    unsigned char *kv;      /* [2, rows, D]: keys, then values */
+    unsigned char *kv;      /* [rows, 2, D]: a row's keys, then its values */
     unsigned char *mixed;   /* [rows, 5 D]: attention output, then MLP hidden */
     unsigned char *packed;  /* [image rows, in_channels] latents in the activations' type */
-    float         *state_max, *state_sum; /* [rows, heads] */
-    float         *state_out;             /* [rows, D] */
+    float         *state_max, *state_sum; /* [rows, heads] of our share */
+    float         *state_out;             /* [rows, heads, head_dim] of our share */
     int32_t       *pos;     /* [rows, 3] */
     float         *table;   /* position tables of the step */
     float         *modulation; /* [units][n_steps, chunks * D]; see modulation_at */
@@ -108,6 +112,7 @@ status flux_transformer_open(flux_transformer **out, const flux_transformer_opts
     flux_transformer *f = calloc(1, sizeof(*f));
     if (f == NULL) return err_set(ST_NO_MEMORY, "transformer: %zu bytes", sizeof(*f));
     f->opts = *opts;
+    f->comm = opts->grid->replica;
     f->config = opts->model->flux;
     f->d = f->config.n_heads * f->config.head_dim;
     f->mlp = 4 * f->d;
@@ -283,8 +288,8 @@ static status compute_modulation(flux_transformer *f, const float *pooled)
     TRY(tap_rows(f->opts.tap, s, "dit.temb", 0, f->opts.type, temb, f->d, 0, n, f->d));
     TRY(stream_silu(s, &(silu_args){.x = temb, .y = part, .n = (int64_t)n * f->d, .type = f->opts.type}));
 
-    const int n_ranks = comm_size(f->opts.comm);
-    for (int unit = comm_rank(f->opts.comm); unit < n_units(c); unit += n_ranks) {
+    const int n_ranks = comm_size(f->comm);
+    for (int unit = comm_rank(f->comm); unit < n_units(c); unit += n_ranks) {
         const linear *l = unit_linear(f, unit);
         const size_t  at = unit_offset(f, unit);
         TRY(put_product(f, l, (linear_rows){.x = part, .y = f->modulation + at, .ldx = f->d, .ldy = l->w.shape[0],
@@ -293,10 +298,10 @@ static status compute_modulation(flux_transformer *f, const float *pooled)
         TRY(stream_copy_out(s, host + at, f->modulation + at, (unit_offset(f, unit + 1) - at) * sizeof(float)));
     }
 fail:
-    st = comm_agree(f->opts.comm, stream_settle(s, st));
+    st = comm_agree(f->comm, stream_settle(s, st));
     for (int unit = 0; st == ST_OK && unit < n_units(&f->config); unit++) {
         size_t at = unit_offset(f, unit);
-        st = comm_bcast(f->opts.comm, unit % comm_size(f->opts.comm), host + at,
+        st = comm_bcast(f->comm, unit % comm_size(f->comm), host + at,
                         (unit_offset(f, unit + 1) - at) * sizeof(float));
     }
     if (st == ST_OK && f->opts.type == DT_BF16 && f->parity)
@@ -306,7 +311,7 @@ fail:
     arena_free(&scratch);
     free(rows);
     free(host);
-    return comm_agree(f->opts.comm, st); /* what follows is collective */
+    return comm_agree(f->comm, st); /* what follows is collective */
 }
 
 /* ---- prepare and release */
@@ -328,9 +333,10 @@ static status plan_memory(flux_transformer *f)
     arena_plan(a, &f->kv, 2 * rows * d * e, "keys and values");
     arena_plan(a, &f->mixed, rows * (d + (size_t)f->mlp) * e, "attention and MLP");
     arena_plan(a, &f->packed, (size_t)f->rows.n_image * (size_t)c->in_channels * e, "latents");
-    arena_plan(a, &f->state_max, rows * (size_t)c->n_heads * sizeof(float), "softmax maxima");
-    arena_plan(a, &f->state_sum, rows * (size_t)c->n_heads * sizeof(float), "softmax sums");
-    arena_plan(a, &f->state_out, rows * d * sizeof(float), "softmax outputs");
+    const size_t shared = (size_t)f->share.n_rows * (size_t)f->share.n_heads; /* one row of one head each */
+    arena_plan(a, &f->state_max, shared * sizeof(float), "softmax maxima");
+    arena_plan(a, &f->state_sum, shared * sizeof(float), "softmax sums");
+    arena_plan(a, &f->state_out, shared * (size_t)c->head_dim * sizeof(float), "softmax outputs");
     arena_plan(a, &f->pos, rows * 3 * sizeof(int32_t), "positions");
     arena_plan(a, &f->table, f->positions.n_floats * sizeof(float), "position tables");
     arena_plan(a, &f->modulation, unit_offset(f, n_units(c)) * sizeof(float), "modulation");
@@ -344,7 +350,7 @@ static status embed_text(flux_transformer *f)
     stream       *s = f->opts.compute;
     const int32_t width = f->config.joint_attention_dim;
     const int32_t n = f->rows.n_text;
-    const int     n_ranks = comm_size(f->opts.comm);
+    const int     n_ranks = comm_size(f->comm);
     const size_t  n_values = (size_t)n * (size_t)width;
     arena         scratch = {0};
     float        *wide = NULL;
@@ -355,9 +361,9 @@ static status embed_text(flux_transformer *f)
     arena_plan(&scratch, &wide, n_values * sizeof(float), "text rows");
     arena_plan(&scratch, &narrow, n_values * f->element, "text rows");
     if (st == ST_OK) st = arena_take(&scratch, f->opts.dev, "text rows");
-    TRY(comm_agree(f->opts.comm, st));
+    TRY(comm_agree(f->comm, st));
     for (int r = 0; r < n_ranks; r++) bytes[r] = (size_t)f->rank_rows[r].n_text * (size_t)width * sizeof(float);
-    TRY(comm_scatter(f->opts.comm, 0, f->seq.text, bytes, mine));
+    TRY(comm_scatter(f->comm, 0, f->seq.text, bytes, mine));
     if (n > 0) {
         TRY(stream_copy_in(s, wide, mine, n_values * sizeof(float)));
         TRY(stream_convert(s, &(convert_args){
@@ -377,21 +383,37 @@ fail:
 
 static status open_exchange(flux_transformer *f)
 {
-    const int n_ranks = comm_size(f->opts.comm);
-    int32_t  *n_rows = calloc((size_t)n_ranks, sizeof(*n_rows));
-    if (n_rows == NULL) return err_set(ST_NO_MEMORY, "rows of %d ranks", n_ranks);
-    for (int r = 0; r < n_ranks; r++) n_rows[r] = f->rank_rows[r].count;
-    status st = kv_exchange_open(&f->exchange, &(kv_exchange_opts){
-        .comm = f->opts.comm, .dev = f->opts.dev, .n_rows = n_rows, .row_bytes = 2 * (size_t)f->d * f->element,
+    return kv_exchange_open(&f->exchange, &(kv_exchange_opts){
+        .comm = f->opts.grid->ring, .ulysses = f->opts.grid->ulysses, .dev = f->opts.dev, .n_rows = f->layout.n_rows,
+        .row_bytes = f->layout.row_bytes, .n_heads = f->layout.n_heads, .schedule = f->opts.schedule,
         .reverse_order = f->opts.reverse_order});
-    free(n_rows);
-    return st;
+}
+
+/* Rows of all ranks, and what this one attends with. */
+static status cut_rows(flux_transformer *f)
+{
+    const comm_grid *g = f->opts.grid;
+    const int   n_ranks = comm_size(f->comm);
+    f->rank_rows = calloc((size_t)n_ranks, sizeof(*f->rank_rows));
+    f->n_rows = calloc((size_t)n_ranks, sizeof(*f->n_rows));
+    if (f->rank_rows == NULL || f->n_rows == NULL) return err_set(ST_NO_MEMORY, "transformer: rows of %d ranks", n_ranks);
+    for (int r = 0; r < n_ranks; r++) {
+        f->rank_rows[r] = geometry_split(f->seq.n_text, f->seq.geometry->n_image, n_ranks, r);
+        f->n_rows[r] = f->rank_rows[r].count;
+    }
+    f->rows = f->rank_rows[comm_rank(f->comm)];
+    f->layout = (exchange_layout){
+        .n_members = comm_size(g->ring), .member = comm_rank(g->ring), .n_ulysses = comm_size(g->ulysses),
+        .ulysses = comm_rank(g->ulysses), .n_rows = f->n_rows, .row_bytes = 2 * (size_t)f->d * f->element,
+        .n_heads = f->config.n_heads};
+    f->share = exchange_share_of(&f->layout);
+    return ST_OK;
 }
 
 status flux_transformer_prepare(flux_transformer *f, const flux_sequence *seq)
 {
     status    st = ST_OK;
-    const int n_ranks = comm_size(f->opts.comm), rank = comm_rank(f->opts.comm);
+    const int rank = comm_rank(f->comm);
     float    *pooled = malloc((size_t)f->config.pooled_projection_dim * sizeof(float));
     int32_t  *pos = NULL;
 
@@ -399,30 +421,25 @@ status flux_transformer_prepare(flux_transformer *f, const flux_sequence *seq)
     f->prepared = true;
     f->seq = *seq;
     f->positions = *seq->positions;
-    f->rank_rows = calloc((size_t)n_ranks, sizeof(*f->rank_rows));
-    if (pooled == NULL || f->rank_rows == NULL) {
-        st = err_set(ST_NO_MEMORY, "transformer: rows of %d ranks", n_ranks);
-    } else {
-        for (int r = 0; r < n_ranks; r++)
-            f->rank_rows[r] = geometry_split(seq->n_text, seq->geometry->n_image, n_ranks, r);
-        f->rows = f->rank_rows[rank];
+    st = pooled == NULL ? err_set(ST_NO_MEMORY, "pooled text") : cut_rows(f);
+    if (st == ST_OK) {
         pos = malloc(((size_t)f->rows.count * 3 + 1) * sizeof(*pos));
         st = pos == NULL ? err_set(ST_NO_MEMORY, "positions of %d rows", f->rows.count) : plan_memory(f);
     }
-    TRY(comm_agree(f->opts.comm, st));
+    TRY(comm_agree(f->comm, st));
     TRY(open_exchange(f));
     geometry_positions(seq->geometry, f->rows, seq->n_text, pos);
     if (f->rows.count > 0)
         TRY(stream_copy_in(f->opts.compute, f->pos, pos, (size_t)f->rows.count * 3 * sizeof(*pos)));
     if (rank == 0) memcpy(pooled, seq->pooled, (size_t)f->config.pooled_projection_dim * sizeof(float));
-    TRY(comm_bcast(f->opts.comm, 0, pooled, (size_t)f->config.pooled_projection_dim * sizeof(float)));
+    TRY(comm_bcast(f->comm, 0, pooled, (size_t)f->config.pooled_projection_dim * sizeof(float)));
     TRY(compute_modulation(f, pooled));
     TRY(embed_text(f));
 fail:
     st = stream_settle(f->opts.compute, st); /* pos is read until here */
     free(pos);
     free(pooled);
-    st = comm_agree(f->opts.comm, st);
+    st = comm_agree(f->comm, st);
     if (st != ST_OK) flux_transformer_release(f);
     return st;
 }
@@ -435,7 +452,9 @@ void flux_transformer_release(flux_transformer *f)
     f->exchange = NULL;
     arena_free(&f->memory);
     free(f->rank_rows);
+    free(f->n_rows);
     f->rank_rows = NULL;
+    f->n_rows = NULL;
     f->prepared = false;
 }
 
@@ -473,11 +492,11 @@ static status put_norm(flux_transformer *f, span rows, int unit, int step, int s
         .one_plus = true, .parity = f->parity});
 }
 
-static status put_rope(flux_transformer *f, span rows, void *x, const float *scale)
+static status put_rope(flux_transformer *f, span rows, void *x, int64_t ld, const float *scale)
 {
     const position_plan *p = &f->positions;
     return stream_qk_norm_rope(f->opts.compute, &(qk_norm_rope_args){
-        .x = x, .scale = scale, .table = f->table, .pos = f->pos + (size_t)rows.first * 3, .ld = f->d,
+        .x = x, .scale = scale, .table = f->table, .pos = f->pos + (size_t)rows.first * 3, .ld = ld,
         .table_at = {(int64_t)p->offset[0], (int64_t)p->offset[1], (int64_t)p->offset[2]},
         .n_pairs = {p->width[0] / 2, p->width[1] / 2, p->width[2] / 2},
         .n_rows = rows.n, .n_heads = f->config.n_heads, .head_dim = f->config.head_dim,
@@ -493,17 +512,14 @@ static status put_rows(flux_transformer *f, span rows, const linear *l, void *x,
                                         .gate = gate, .y_type = f->opts.type});
 }
 
-static unsigned char *values_of(const flux_transformer *f)
-{
-    return f->kv + (size_t)f->rows.count * (size_t)f->d * f->element;
-}
-
 static status put_keys_and_values(flux_transformer *f, span rows, const linear *k, const linear *v, const float *k_scale)
 {
-    status st = ST_OK;
-    TRY(put_rows(f, rows, k, f->normed, f->d, f->kv, f->d, ACT_NONE, NULL));
-    TRY(put_rope(f, rows, at_row(f, f->kv, rows.first, f->d), k_scale));
-    TRY(put_rows(f, rows, v, f->normed, f->d, values_of(f), f->d, ACT_NONE, NULL));
+    status         st = ST_OK;
+    const int64_t  ld = 2 * (int64_t)f->d;
+    unsigned char *values = f->kv + (size_t)f->d * f->element;
+    TRY(put_rows(f, rows, k, f->normed, f->d, f->kv, ld, ACT_NONE, NULL));
+    TRY(put_rope(f, rows, at_row(f, f->kv, rows.first, ld), ld, k_scale));
+    TRY(put_rows(f, rows, v, f->normed, f->d, values, ld, ACT_NONE, NULL));
 fail:
     return st;
 }
@@ -512,35 +528,39 @@ static status put_queries(flux_transformer *f, span rows, const linear *q, const
 {
     status st = ST_OK;
     TRY(put_rows(f, rows, q, f->normed, f->d, f->q, f->d, ACT_NONE, NULL));
-    TRY(put_rope(f, rows, at_row(f, f->q, rows.first, f->d), q_scale));
+    TRY(put_rope(f, rows, at_row(f, f->q, rows.first, f->d), f->d, q_scale));
 fail:
     return st;
 }
 
-/* Attention of this rank's queries over the blocks of all ranks, in the order of the sequence. */
-static status put_attention(flux_transformer *f)
+/* Attention of our share of rows and heads over the blocks of all members; its outputs end in `mixed`. */
+static status put_attention(flux_transformer *f, const void *q)
 {
-    status  st = ST_OK;
-    bool    first = true;
-    int32_t n_left = 0;
-    for (int r = 0; r < comm_size(f->opts.comm); r++) n_left += f->rank_rows[r].count;
+    status         st = ST_OK;
+    const int32_t  head_dim = f->config.head_dim, n_heads = f->share.n_heads;
+    const int64_t  d = (int64_t)n_heads * head_dim, wide = f->d + f->mlp;
+    unsigned char *out = kv_exchange_out(f->exchange);
+    bool           first = true;
+    int32_t        n_left = f->seq.n_text + f->seq.geometry->n_image;
     for (;;) {
         kv_block block;
         TRY(kv_exchange_next(f->exchange, f->opts.compute, &block));
         if (block.data == NULL) break;
         n_left -= block.n_rows;
-        const size_t value_at = (size_t)block.n_rows * (size_t)f->d * f->element;
-        if (f->rows.count > 0)
+        int32_t n_text = f->seq.n_text - block.first_row; /* of the block */
+        if (n_text < 0) n_text = 0;
+        if (f->share.n_rows > 0)
             TRY(stream_attention(f->opts.compute, &(attention_args){
-                .q = f->q, .k = block.data, .v = (const unsigned char *)block.data + value_at, .out = f->mixed,
+                .q = q, .k = block.data, .v = (const unsigned char *)block.data + (size_t)d * f->element,
+                .out = out != NULL ? out : f->mixed,
                 .state_max = f->state_max, .state_sum = f->state_sum, .state_out = f->state_out,
-                .ldq = f->d, .ldk = f->d, .ldv = f->d, .ldo = f->d + f->mlp,
-                .n_q = f->rows.count, .n_kv = block.n_rows, .kv_first = f->rank_rows[block.owner].n_text,
-                .n_heads = f->config.n_heads, .head_dim = f->config.head_dim,
-                .scale = 1.0f / sqrtf((float)f->config.head_dim), .type = f->opts.type,
+                .ldq = d, .ldk = 2 * d, .ldv = 2 * d, .ldo = out != NULL ? d : wide,
+                .n_q = f->share.n_rows, .n_kv = block.n_rows, .kv_first = n_text < block.n_rows ? n_text : block.n_rows,
+                .n_heads = n_heads, .head_dim = head_dim, .scale = 1.0f / sqrtf((float)head_dim), .type = f->opts.type,
                 .first = first, .last = n_left == 0}));
         first = false;
     }
+    TRY(kv_exchange_output(f->exchange, f->opts.compute, f->mixed, (size_t)wide * f->element));
     TRY(kv_exchange_end(f->exchange, f->opts.compute));
 fail:
     return st;
@@ -565,6 +585,7 @@ static status double_block(flux_transformer *f, int block, int step)
     const int64_t              wide = f->d + f->mlp; /* row stride of `mixed` */
     const span                 spans[N_STREAMS] = {{f->rows.n_text, f->rows.n_image, 0}, {0, f->rows.n_text, 0}};
     unsigned char             *mlp = f->mixed + (size_t)f->d * f->element;
+    const void                *q = NULL; /* of our share */
 
     for (int i = 0; i < N_STREAMS; i++) {
         if (spans[i].n == 0) continue;
@@ -574,7 +595,8 @@ static status double_block(flux_transformer *f, int block, int step)
     TRY(kv_exchange_begin(f->exchange, f->opts.compute, f->kv));
     for (int i = 0; i < N_STREAMS; i++)
         if (spans[i].n > 0) TRY(put_queries(f, spans[i], &stream_weights[i]->q, scales->q[i]));
-    TRY(put_attention(f));
+    TRY(kv_exchange_queries(f->exchange, f->opts.compute, f->q, &q));
+    TRY(put_attention(f, q));
     TRY(tap_block(f, block, step, "attn_out", (span){0, f->rows.count, 0}, f->mixed, wide, f->rows.first));
     for (int i = 0; i < N_STREAMS; i++) {
         const int unit = 2 * block + i;
@@ -601,17 +623,18 @@ static status single_block(flux_transformer *f, int block, int step)
     const int64_t              wide = f->d + f->mlp;
     const span                 all = {0, f->rows.count, f->rows.n_text};
     unsigned char             *mlp = f->mixed + (size_t)f->d * f->element;
+    const void                *q = NULL; /* of our share */
 
     if (all.n > 0) {
         TRY(put_norm(f, all, unit, step, SHIFT_ATTN, SCALE_ATTN));
         TRY(put_keys_and_values(f, all, &w->k, &w->v, scales->k[STREAM_IMAGE]));
     }
     TRY(kv_exchange_begin(f->exchange, f->opts.compute, f->kv));
-    if (all.n > 0) {
-        TRY(put_queries(f, all, &w->q, scales->q[STREAM_IMAGE]));
-        TRY(put_rows(f, all, &w->mlp, f->normed, f->d, mlp, wide, ACT_GELU_TANH, NULL)); /* hides the first transfer */
-    }
-    TRY(put_attention(f));
+    if (all.n > 0) TRY(put_queries(f, all, &w->q, scales->q[STREAM_IMAGE]));
+    TRY(kv_exchange_queries(f->exchange, f->opts.compute, f->q, &q));
+    if (all.n > 0) /* hides the first transfers */
+        TRY(put_rows(f, all, &w->mlp, f->normed, f->d, mlp, wide, ACT_GELU_TANH, NULL));
+    TRY(put_attention(f, q));
     TRY(tap_block(f, block, step, "attn_out", all, f->mixed, wide, f->rows.first));
     if (all.n > 0)
         TRY(put_rows(f, all, &w->out, f->mixed, wide, f->hidden, f->d, ACT_NONE,

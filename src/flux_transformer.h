@@ -4,13 +4,14 @@
  *   open -> { prepare -> step, step, ... -> release } per picture -> close
  *
  * Rows live in one buffer of activations [rows, D]: this rank's text rows, then its image rows. Per block each rank
- * projects K and V of its rows, which travel to all ranks in order (comm.h), then Q; attention consumes the blocks. */
+ * projects K and V of its rows, then Q, and attends with its share of rows and heads to the blocks of all (exchange.h). */
 #ifndef DYPE_FLUX_TRANSFORMER_H
 #define DYPE_FLUX_TRANSFORMER_H
 
-#include "comm.h"
+#include "exchange.h"
 #include "device.h"
 #include "geometry.h"
+#include "grid.h"
 #include "model.h"
 #include "position.h"
 #include "tap.h"
@@ -19,11 +20,12 @@ typedef struct flux_transformer flux_transformer;
 
 typedef struct flux_transformer_opts {
     const model       *model;  /* borrowed, as all below */
-    comm              *comm;
+    const comm_grid *grid; /* all below is collective over grid->replica */
     device            *dev;
     stream            *compute;
     const tap         *tap;    /* NULL: nobody looks */
     dtype              type;   /* of activations: F32 or BF16 */
+    exchange_schedule  schedule;
     bool               reverse_order; /* a test of the tests: blocks of keys in the wrong order */
     int                n_blocks; /* run only so many blocks, 0: all (parity hunting) */
 } flux_transformer_opts;
@@ -41,7 +43,7 @@ typedef struct flux_sequence {
     const float         *temb;     /* NULL, or [n_steps, D] to use instead of the embedders' (tests) */
 } flux_sequence;
 
-/* Collective from here on, over all ranks of opts->comm. */
+/* Collective from here on. */
 status flux_transformer_open(flux_transformer **out, const flux_transformer_opts *opts);
 void   flux_transformer_close(flux_transformer *f); /* accepts NULL */
 

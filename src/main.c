@@ -18,6 +18,7 @@ static const double HASHING_TELL_S = 2.0; /* between lines about a slow hash */
 typedef struct program {
     options  options;
     comm    *comm;
+    comm_grid grid;
     report  *report;
     job     *job;
     model   *model;
@@ -141,14 +142,26 @@ static void greet(program *p)
                                                "n_pictures", (json_int_t)p->job->n_pictures));
 }
 
+/* A grid as the job wants it; what it leaves open becomes the ring's. */
+static status open_grid(program *p)
+{
+    status              st = ST_OK;
+    const job_parallel *j = &p->job->parallel;
+    const int           n_ranks = comm_size(p->comm);
+    grid_shape          shape = {.replicas = j->replicas > 0 ? j->replicas : 1, .ulysses = j->ulysses > 0 ? j->ulysses : 1};
+    shape.ring = j->ring > 0 ? j->ring : n_ranks / (shape.replicas * shape.ulysses);
+    TRY(comm_agree(p->comm, grid_shape_check(shape, n_ranks, p->model->flux.n_heads)));
+    TRY(grid_open(&p->grid, p->comm, shape));
+    if (p->grid.nodes_crossed)
+        report_warn(p->report, "parallel: ulysses: %d ranks that share heads are not all on one node: their transfers cross "
+                    "the network", shape.ulysses);
+fail:
+    return st;
+}
+
 /* Keys that are read and checked, but that this version does nothing with: better said than guessed. */
 static void warn_of_idle_keys(program *p)
 {
-    const job_parallel *parallel = &p->job->parallel;
-    const int           n_ranks = comm_size(p->comm);
-    if (parallel->ulysses > 1 || parallel->replicas > 1 || (parallel->ring > 0 && parallel->ring != n_ranks) ||
-        parallel->schedule != SCHEDULE_ORDERED)
-        report_warn(p->report, "parallel: this version runs every job as ring: %d, schedule: ordered", n_ranks);
     for (size_t i = 0; i < p->job->n_pictures; i++)
         if (p->job->pictures[i].preview_every > 0) {
             report_warn(p->report, "preview_every: this version writes no previews");
@@ -162,7 +175,7 @@ static status render_all(program *p)
     status st = ST_OK, cause = ST_OK;
     size_t n_failed = 0;
     TRY(renderer_open(&p->renderer, &(renderer_opts){
-        .job = p->job, .model = p->model, .model_sha256 = p->model_sha256, .comm = p->comm, .dev = p->dev,
+        .job = p->job, .model = p->model, .model_sha256 = p->model_sha256, .grid = &p->grid, .dev = p->dev,
         .report = p->report, .dump = p->dump, .overwrite = p->options.overwrite,
         .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0,
         .reverse_order = getenv("DYPE_TEST_REVERSE_BLOCKS") != NULL}));
@@ -202,6 +215,7 @@ static status run(program *p, status options_st)
                     p->job->n_pictures == 1 ? "" : "s", p->job->model);
         return ST_OK;
     }
+    TRY(open_grid(p));
     TRY(open_device(p));
     TRY(check_device(p));
     TRY(open_dump(p));
@@ -217,6 +231,7 @@ static void close_all(program *p)
     renderer_close(p->renderer);
     dump_close(p->dump);
     device_close(p->dev);
+    grid_close(&p->grid);
     model_close(p->model);
     job_close(p->job);
     report_close(p->report);

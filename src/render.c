@@ -20,6 +20,7 @@ enum { TEXT_ROWS_SCHNELL = 256 }; /* default of models without guidance; the oth
 
 struct renderer {
     renderer_opts     opts;
+    comm             *comm; /* of this replica */
     const tap        *tap;
     stream           *compute;
     flux_transformer *transformer;
@@ -78,12 +79,12 @@ fail:
 
 static bool speaks(const renderer *r)
 {
-    return comm_rank(r->opts.comm) == 0;
+    return comm_rank(r->comm) == 0;
 }
 
 static status agree(renderer *r, status mine)
 {
-    return comm_agree(r->opts.comm, mine);
+    return comm_agree(r->comm, mine);
 }
 
 status renderer_open(renderer **out, const renderer_opts *opts)
@@ -95,16 +96,18 @@ status renderer_open(renderer **out, const renderer_opts *opts)
         goto fail;
     }
     r->opts = *opts;
+    r->comm = opts->grid->replica;
     r->tap = dump_tap(opts->dump);
     TRY(stream_open(&r->compute, opts->dev));
     TRY(flux_transformer_open(&r->transformer, &(flux_transformer_opts){
-        .model = opts->model, .comm = opts->comm, .dev = opts->dev, .compute = r->compute, .tap = r->tap,
-        .type = opts->job->precision, .n_blocks = opts->n_blocks, .reverse_order = opts->reverse_order}));
+        .model = opts->model, .grid = opts->grid, .dev = opts->dev, .compute = r->compute, .tap = r->tap,
+        .type = opts->job->precision, .n_blocks = opts->n_blocks, .reverse_order = opts->reverse_order,
+        .schedule = opts->job->parallel.schedule == SCHEDULE_NEIGHBOUR ? EXCHANGE_NEIGHBOUR : EXCHANGE_ORDERED}));
     if (speaks(r))
         TRY(vae_decoder_open(&r->vae, &(vae_decoder_opts){
             .model = opts->model, .dev = opts->dev, .compute = r->compute, .tap = r->tap, .type = opts->job->precision}));
 fail:
-    st = comm_agree(opts->comm, st);
+    st = comm_agree(opts->grid->replica, st);
     if (st != ST_OK) {
         renderer_close(r);
         return st;
@@ -151,7 +154,7 @@ static status count_text_rows(renderer *r, picture *x)
         x->n_text = (int32_t)n[0];
     }
     TRY(agree(r, st));
-    TRY(comm_bcast(r->opts.comm, 0, &x->n_text, sizeof(x->n_text)));
+    TRY(comm_bcast(r->comm, 0, &x->n_text, sizeof(x->n_text)));
 fail:
     return st;
 }
@@ -190,7 +193,7 @@ fail:
 static void describe(renderer *r, const picture *x)
 {
     char       text[512];
-    const int  n_ranks = comm_size(r->opts.comm);
+    const int  n_ranks = comm_size(r->comm);
     const int  n_rows = x->n_text + x->geometry.n_image;
     const bool active = position_plan_is_active(&x->positions);
     report_line(r->opts.report, "%s: %d x %d, %d text + %d image rows on %d rank%s, %d steps", x->job->id, x->job->width,
@@ -243,7 +246,7 @@ static status begin(renderer *r, picture *x)
     const int          base_px = p->position.base_resolution > 0 ? p->position.base_resolution : m->vae.sample_size;
     report_phase(r->opts.report, p->id, "start");
     dump_picture(r->opts.dump, p->id);
-    x->exchanged = comm_exchange_bytes(r->opts.comm);
+    x->exchanged = comm_exchange_bytes(r->comm);
     TRY(count_text_rows(r, x));
     st = geometry_make(&x->geometry, p->width, p->height, m->vae.scale);
     if (st == ST_OK && p->wrap != WRAP_NONE)
@@ -321,7 +324,7 @@ fail:
 /* Bytes of fp32 latents that each rank owns, in rank order; yours to free. */
 static size_t *latent_bytes(const renderer *r, const picture *x)
 {
-    const int n_ranks = comm_size(r->opts.comm);
+    const int n_ranks = comm_size(r->comm);
     size_t   *bytes = calloc((size_t)n_ranks, sizeof(*bytes));
     for (int rank = 0; bytes != NULL && rank < n_ranks; rank++)
         bytes[rank] = (size_t)geometry_split(x->n_text, x->geometry.n_image, n_ranks, rank).n_image *
@@ -348,8 +351,8 @@ static status scatter_noise(renderer *r, picture *x, float *mine, int *found)
         if (st == ST_OK && *found) st = latents_file_read(&all, path, "latents", x->geometry.n_image, channels, NULL);
     }
     TRY(agree(r, st));
-    TRY(comm_bcast(r->opts.comm, 0, found, sizeof(*found)));
-    if (*found) TRY(comm_scatter(r->opts.comm, 0, all, bytes, mine));
+    TRY(comm_bcast(r->comm, 0, found, sizeof(*found)));
+    if (*found) TRY(comm_scatter(r->comm, 0, all, bytes, mine));
 fail:
     free(all);
     free(bytes);
@@ -392,7 +395,7 @@ static status denoise(renderer *r, picture *x, int step)
     }
     if (step == 0 || position_plan_is_dynamic(&x->positions)) {
         if (speaks(r)) position_plan_tables(&x->positions, s->t_position, x->tables);
-        TRY(comm_bcast(r->opts.comm, 0, x->tables, x->positions.n_floats * sizeof(float)));
+        TRY(comm_bcast(r->comm, 0, x->tables, x->positions.n_floats * sizeof(float)));
     }
     st = flux_transformer_step(r->transformer, step, x->tables, x->latents, x->velocity);
     if (st == ST_OK && n > 0)
@@ -420,7 +423,7 @@ static status gather(renderer *r, picture *x)
     if (st == ST_OK && n > 0) st = stream_copy_out(r->compute, mine, x->latents, n * sizeof(float));
     if (st == ST_OK) st = stream_sync(r->compute);
     TRY(agree(r, st));
-    TRY(comm_gather(r->opts.comm, 0, mine, bytes, x->packed));
+    TRY(comm_gather(r->comm, 0, mine, bytes, x->packed));
     flux_transformer_release(r->transformer); /* its memory is not resident beside the decoder's */
     arena_free(&x->memory);
     if (speaks(r)) {
@@ -485,15 +488,15 @@ typedef struct rank_figures {
 static status finish(renderer *r, picture *x)
 {
     status          st = ST_OK;
-    const int       n_ranks = comm_size(r->opts.comm);
-    const row_range rows = geometry_split(x->n_text, x->geometry.n_image, n_ranks, comm_rank(r->opts.comm));
-    rank_figures    mine = {rows.count, rows.n_text, comm_exchange_bytes(r->opts.comm) - x->exchanged,
+    const int       n_ranks = comm_size(r->comm);
+    const row_range rows = geometry_split(x->n_text, x->geometry.n_image, n_ranks, comm_rank(r->comm));
+    rank_figures    mine = {rows.count, rows.n_text, comm_exchange_bytes(r->comm) - x->exchanged,
                             (int64_t)device_peak_bytes(r->opts.dev)};
     rank_figures   *all = calloc((size_t)n_ranks, sizeof(*all));
     size_t         *bytes = calloc((size_t)n_ranks, sizeof(*bytes));
     TRY(agree(r, all != NULL && bytes != NULL ? ST_OK : err_set(ST_NO_MEMORY, "figures of %d ranks", n_ranks)));
     for (int rank = 0; rank < n_ranks; rank++) bytes[rank] = sizeof(mine);
-    TRY(comm_gather(r->opts.comm, 0, &mine, bytes, all));
+    TRY(comm_gather(r->comm, 0, &mine, bytes, all));
     if (!speaks(r)) goto fail;
     json_t *ranks = json_array();
     for (int rank = 0; rank < n_ranks; rank++)

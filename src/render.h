@@ -2,9 +2,9 @@
 #ifndef DYPE_RENDER_H
 #define DYPE_RENDER_H
 
-#include "comm.h"
 #include "device.h"
 #include "dump.h"
+#include "grid.h"
 #include "job.h"
 #include "model.h"
 #include "report.h"
@@ -15,7 +15,7 @@ typedef struct renderer_opts {
     const job   *job; /* borrowed, as all below */
     const model *model;
     const char  *model_sha256;
-    comm        *comm;
+    const comm_grid *grid;
     device      *dev;
     report      *report;
     dump        *dump;

@@ -13,7 +13,8 @@
 #include "schedule.h"
 #include "tiny_model.h"
 
-static comm *group;
+static comm     *group;
+static comm_grid all; /* of the group: one ring */
 
 /* Relative L2 (spec: numerics): sums in another order, over the depth that lies before the tensor. */
 static const double BLOCK_FP32 = 1e-5, FORWARD_FP32 = 1e-4, FORWARD_FP32_GIVEN_TEMB = 2e-5, RUN_FP32 = 1e-4;
@@ -43,7 +44,7 @@ static void forward_open(forward *f, rig *r, int rows, int cols, dtype type, flu
     rig_expect(geometry_make(&f->g, cols * side, rows * side, m->vae.scale));
     rig_expect(position_plan_make(&f->plan, &base, m->flux.axes_dims_rope, 64, rows, cols, false));
     const flux_transformer_opts opts = {
-        .model = m, .comm = group, .dev = r->dev, .compute = r->compute, .tap = &r->tap, .type = type};
+        .model = m, .grid = &all, .dev = r->dev, .compute = r->compute, .tap = &r->tap, .type = type};
     rig_expect(flux_transformer_open(&f->transformer, &opts));
     seq.geometry = &f->g;
     seq.positions = &f->plan;
@@ -425,7 +426,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(blocks_match_at_full_width),
     };
     if (comm_open(&group, &argc, &argv) != ST_OK) return 1;
+    if (grid_open(&all, group, (grid_shape){1, 1, comm_size(group)}) != ST_OK) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    grid_close(&all);
     comm_close(group);
     return failed;
 }

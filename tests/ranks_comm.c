@@ -9,6 +9,8 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "exchange.h"
+#include "grid.h"
 #include "internal.h" /* of comm: messages are made small */
 #include "program.h"
 
@@ -109,13 +111,16 @@ typedef struct plan {
     int32_t     n_rows[MAX_RANKS]; /* of rank r */
     int         n_rounds;
     bool        reverse;
+    exchange_schedule schedule;
 } plan;
 
-static const plan UNEVEN = {"uneven", {64, 0, 301, 1, 128, 64, 0, 77}, 12, false};
-static const plan REVERSED = {"reversed", {64, 0, 301, 1, 128, 64, 0, 77}, 3, true};
-static const plan LAST_ONLY = {"first rank empty", {0, 5, 0, 0, 9, 0, 0, 3}, 4, false};
-static const plan NOTHING = {"no rows at all", {0}, 2, false};
-static const plan LARGE = {"more chunks than one block has places for", {3, 2900, 1, 2}, 2, false}; /* 17 MB */
+static const plan UNEVEN = {"uneven", {64, 0, 301, 1, 128, 64, 0, 77}, 12, false, EXCHANGE_ORDERED};
+static const plan REVERSED = {"reversed", {64, 0, 301, 1, 128, 64, 0, 77}, 3, true, EXCHANGE_ORDERED};
+static const plan LAST_ONLY = {"first rank empty", {0, 5, 0, 0, 9, 0, 0, 3}, 4, false, EXCHANGE_ORDERED};
+static const plan NOTHING = {"no rows at all", {0}, 2, false, EXCHANGE_ORDERED};
+static const plan CLASSIC = {"classic ring", {64, 0, 301, 1, 128, 64, 0, 77}, 12, false, EXCHANGE_NEIGHBOUR};
+static const plan CLASSIC_LAST = {"classic ring, first rank empty", {0, 5, 0, 0, 9, 0, 0, 3}, 4, false, EXCHANGE_NEIGHBOUR};
+static const plan LARGE = {"more chunks than one block has places for", {3, 2900, 1, 2}, 2, false, EXCHANGE_ORDERED}; /* 17 MB */
 
 /* Value of element i of a rank's block in a round: exact in fp32, different between ranks and between rounds. */
 static float value_of(int rank, int round, size_t i)
@@ -123,7 +128,7 @@ static float value_of(int rank, int round, size_t i)
     return (float)(rank * 2000000 + round * 100000 + (int)(i % 99991));
 }
 
-/* A block travels root -> root + 1 -> ...: every rank passes it on but the last, which is the one before the root. */
+/* Every rank passes each block on to the next rank, unless that one is its owner: in both schedules. */
 static int64_t sent_by(int rank, int n, const plan *p)
 {
     int64_t sent = 0;
@@ -155,7 +160,7 @@ static void exchange(comm *c, device_kind kind, const plan *p)
     CHECK(device_open(&dev, &opts) == ST_OK && stream_open(&s, dev) == ST_OK);
     CHECK(device_alloc(dev, n_mine * sizeof(float), "mine", (void **)&mine) == ST_OK);
     CHECK(kv_exchange_open(&x, &(kv_exchange_opts){.comm = c, .dev = dev, .n_rows = p->n_rows, .row_bytes = ROW_BYTES,
-                                                   .reverse_order = p->reverse}) == ST_OK);
+                                                   .schedule = p->schedule, .reverse_order = p->reverse}) == ST_OK);
     for (int round = 0; round < p->n_rounds; round++) {
         kv_block block;
         int      owners[MAX_RANKS], n_blocks = 0, want = 0;
@@ -178,7 +183,7 @@ static void exchange(comm *c, device_kind kind, const plan *p)
         CHECK(stream_sync(s) == ST_OK && kv_exchange_sync(x) == ST_OK);
         n_seen = 0;
         for (int k = 0; k < n; k++) {
-            const int    owner = p->reverse ? n - 1 - k : k;
+            const int    owner = p->schedule == EXCHANGE_NEIGHBOUR ? (rank - k + n) % n : p->reverse ? n - 1 - k : k;
             const size_t n_values = (size_t)p->n_rows[owner] * ROW_FLOATS;
             if (n_values == 0) continue;
             CHECK(want < n_blocks && owners[want++] == owner);
@@ -225,12 +230,188 @@ static void an_exchange_that_one_rank_cannot_open(comm *c)
     if (n == 1) {
         CHECK(st == ST_OK); /* alone there is nothing to buffer */
     } else {
-        snprintf(want, sizeof(want), "rank %d (%s): buffer of keys and values: 700 bytes refused", n - 1, comm_host(c));
+        snprintf(want, sizeof(want), "rank %d (%s): buffers of keys and values: 1408 bytes refused", n - 1, comm_host(c));
         CHECK(st == ST_NO_MEMORY && x == NULL);
         CHECK(strncmp(err_text(), want, strlen(want)) == 0);
     }
     kv_exchange_close(x);
     device_close(dev);
+}
+
+/* Runs of bytes between all pairs of ranks: rank a sends b (a + 1) * 1000 + b bytes, all at once; also none at all. */
+static void swaps(comm *c)
+{
+    enum { MOST = 9 * 1000 };
+    const int n = comm_size(c), rank = comm_rank(c);
+    uint8_t  *out = malloc(MAX_RANKS * MOST), *in = malloc(MAX_RANKS * MOST);
+    message   sends[MAX_RANKS], receives[MAX_RANKS];
+    int64_t   before = comm_exchange_bytes(c), want = 0;
+    CHECK(out != NULL && in != NULL);
+    memset(in, 255, MAX_RANKS * MOST);
+    for (int r = 0; r < n; r++) {
+        const size_t to = r == rank || r == 5 ? 0 : (size_t)(rank + 1) * 1000 + (size_t)r;
+        const size_t from = r == rank || rank == 5 ? 0 : (size_t)(r + 1) * 1000 + (size_t)rank;
+        for (size_t i = 0; i < to; i++) out[r * MOST + (int)i] = (uint8_t)(((size_t)(rank * 31 + r * 7) + i) % 251);
+        sends[r] = (message){r, out + r * MOST, to};
+        receives[r] = (message){r, in + r * MOST, from};
+        want += (int64_t)to;
+    }
+    CHECK(comm_swap(c, sends, n, receives, n) == ST_OK);
+    CHECK(comm_exchange_bytes(c) - before == want);
+    for (int r = 0; r < n; r++) {
+        for (size_t i = 0; i < receives[r].bytes; i++)
+            CHECK(in[r * MOST + (int)i] == ((size_t)(r * 31 + rank * 7) + i) % 251);
+        CHECK(in[r * MOST + (int)receives[r].bytes] == 255);
+    }
+    free(out);
+    free(in);
+}
+
+/* Every grid of n ranks: places, groups, and messages that name ranks as mpirun counts them. */
+static void grids(comm *c)
+{
+    const int n = comm_size(c), rank = comm_rank(c);
+    char      want[64];
+    for (int replicas = 1; replicas <= n; replicas++)
+        for (int ulysses = 1; replicas * ulysses <= n; ulysses++) {
+            if (n % (replicas * ulysses) != 0) continue;
+            const grid_shape shape = {replicas, ulysses, n / (replicas * ulysses)};
+            comm_grid        g;
+            CHECK(grid_shape_check(shape, n, 8) == ST_OK && grid_open(&g, c, shape) == ST_OK);
+            /* One node: places are ranks. */
+            CHECK(g.index == rank / (ulysses * shape.ring) && !g.nodes_crossed);
+            CHECK(comm_size(g.replica) == ulysses * shape.ring && comm_rank(g.replica) == rank % (ulysses * shape.ring));
+            CHECK(comm_size(g.ulysses) == ulysses && comm_rank(g.ulysses) == comm_rank(g.replica) % ulysses);
+            CHECK(comm_size(g.ring) == shape.ring && comm_rank(g.ring) == comm_rank(g.replica) / ulysses);
+            CHECK(comm_world_rank(g.ring) == rank);
+            /* The last rank of each replica fails: only its replica hears of it, and under its world number. */
+            const bool last = comm_rank(g.replica) == comm_size(g.replica) - 1;
+            status     st = comm_agree(g.replica, last ? err_set(ST_OUTPUT, "full") : ST_OK);
+            snprintf(want, sizeof(want), "rank %d (", (g.index + 1) * ulysses * shape.ring - 1);
+            CHECK(st == ST_OUTPUT && (comm_size(g.replica) == 1 || strncmp(err_text(), want, strlen(want)) == 0));
+            grid_close(&g);
+        }
+    CHECK(grid_shape_check((grid_shape){1, 1, n + 1}, n, 8) == ST_BAD_JOB);
+    CHECK(grid_shape_check((grid_shape){1, n, 1}, n, n - 1) == ST_BAD_JOB);
+}
+
+/* ---- heads shared by ulysses: rows, heads and rings of all sizes */
+
+enum { HEADS = 11, HEAD_FLOATS = 5 };
+
+/* Element of a tensor (0 keys, 1 values, 2 queries, 3 outputs) at a row of the sequence: exact, different everywhere. */
+static float element(int tensor, int round, int64_t row, int head, int i)
+{
+    return (float)((((tensor * 5 + round) * 1024 + row) * HEADS + head) * HEAD_FLOATS + i);
+}
+
+/* Attention is replaced by something that tells where its numbers came from: what a rank hands to its outputs is its
+ * queries + 1. So every output must come home as the rank's own queries + 1, and all keys and values of its heads must have
+ * been seen, in order. */
+static void heads_and_rows(comm *c, device_kind kind, int ulysses, exchange_schedule schedule)
+{
+    enum { N_ROUNDS = 3, ALL = HEADS * HEAD_FLOATS };
+    static const int32_t rows_of[MAX_RANKS] = {3, 0, 7, 1, 12, 0, 0, 5};
+    const int     n = comm_size(c), rank = comm_rank(c);
+    const size_t  n_mine = (size_t)rows_of[rank];
+    const size_t  row_bytes = 2 * ALL * sizeof(float);
+    device       *dev = NULL;
+    stream       *s = NULL;
+    kv_exchange  *x = NULL;
+    device_opts   opts = DEVICE_OPTS_INIT;
+    comm_grid     g;
+    float        *kv = NULL, *q = NULL, *out = NULL, *host = malloc(64 * 3 * ALL * sizeof(float));
+    float        *seen = malloc(64 * 2 * ALL * sizeof(float)), *home = malloc((n_mine + 1) * 2 * ALL * sizeof(float));
+    int64_t       first = 0, total = 0;
+    for (int r = 0; r < n; r++) total += rows_of[r];
+    for (int r = 0; r < rank; r++) first += rows_of[r];
+    opts.kind = kind;
+    CHECK(grid_open(&g, c, (grid_shape){1, ulysses, n / ulysses}) == ST_OK);
+    CHECK(device_open(&dev, &opts) == ST_OK && stream_open(&s, dev) == ST_OK && host != NULL && seen != NULL && home != NULL);
+    CHECK(device_alloc(dev, n_mine * row_bytes, "kv", (void **)&kv) == ST_OK);
+    CHECK(device_alloc(dev, n_mine * ALL * sizeof(float), "q", (void **)&q) == ST_OK);
+    CHECK(device_alloc(dev, n_mine * 2 * ALL * sizeof(float), "out", (void **)&out) == ST_OK);
+    const int64_t before = comm_exchange_bytes(c);
+    CHECK(kv_exchange_open(&x, &(kv_exchange_opts){.comm = g.ring, .ulysses = g.ulysses, .dev = dev, .n_rows = rows_of,
+                                                   .row_bytes = row_bytes, .n_heads = HEADS, .schedule = schedule}) == ST_OK);
+    const exchange_share share = kv_exchange_share(x);
+    const size_t ours = (size_t)share.n_heads * HEAD_FLOATS;
+    for (int round = 0; round < N_ROUNDS; round++) {
+        float *at = host;
+        for (size_t row = 0; row < n_mine; row++)
+            for (int t = 0; t < 2; t++)
+                for (int i = 0; i < ALL; i++) *at++ = element(t, round, first + (int64_t)row, i / HEAD_FLOATS, i % HEAD_FLOATS);
+        float *queries = at;
+        for (size_t row = 0; row < n_mine; row++)
+            for (int i = 0; i < ALL; i++) *at++ = element(2, round, first + (int64_t)row, i / HEAD_FLOATS, i % HEAD_FLOATS);
+        CHECK(stream_copy_in(s, kv, host, n_mine * row_bytes) == ST_OK);
+        CHECK(kv_exchange_begin(x, s, kv) == ST_OK);
+        CHECK(stream_copy_in(s, q, queries, n_mine * ALL * sizeof(float)) == ST_OK);
+        const void *shared = NULL;
+        CHECK(kv_exchange_queries(x, s, q, &shared) == ST_OK);
+        int32_t starts[MAX_RANKS], counts[MAX_RANKS];
+        int     n_blocks = 0;
+        size_t  n_seen = 0;
+        for (;;) {
+            kv_block block;
+            CHECK(kv_exchange_next(x, s, &block) == ST_OK);
+            if (block.data == NULL) break;
+            starts[n_blocks] = block.first_row;
+            counts[n_blocks++] = block.n_rows;
+            CHECK(stream_copy_out(s, seen + n_seen, block.data, (size_t)block.n_rows * 2 * ours * sizeof(float)) == ST_OK);
+            n_seen += (size_t)block.n_rows * 2 * ours;
+        }
+        const size_t n_shared = (size_t)share.n_rows * ours;
+        float       *results = host + 48 * ALL; /* queries of at most 28 rows lie before */
+        void        *to = kv_exchange_out(x) != NULL ? kv_exchange_out(x) : out;
+        CHECK(stream_copy_out(s, results, shared, n_shared * sizeof(float)) == ST_OK && stream_sync(s) == ST_OK);
+        for (size_t i = 0; i < n_shared; i++) {
+            const int64_t row = share.first_row + (int64_t)(i / ours);
+            const int     head = share.first_head + (int)(i % ours) / HEAD_FLOATS;
+            CHECK(results[i] == element(2, round, row, head, (int)(i % HEAD_FLOATS)));
+            results[i] += 1;
+        }
+        const size_t ld = kv_exchange_out(x) != NULL ? ALL : 2 * ALL;
+        if (kv_exchange_out(x) != NULL)
+            CHECK(stream_copy_in(s, to, results, n_shared * sizeof(float)) == ST_OK);
+        else
+            for (size_t row = 0; row < n_mine; row++)
+                CHECK(stream_copy_in(s, out + row * ld, results + row * ALL, ALL * sizeof(float)) == ST_OK);
+        CHECK(kv_exchange_output(x, s, out, 2 * ALL * sizeof(float)) == ST_OK);
+        CHECK(kv_exchange_end(x, s) == ST_OK);
+        CHECK(stream_copy_out(s, home, out, n_mine * 2 * ALL * sizeof(float)) == ST_OK);
+        CHECK(stream_sync(s) == ST_OK && kv_exchange_sync(x) == ST_OK);
+        for (size_t row = 0; row < n_mine; row++)
+            for (int i = 0; i < ALL; i++)
+                CHECK(home[row * 2 * ALL + (size_t)i] ==
+                      element(2, round, first + (int64_t)row, i / HEAD_FLOATS, i % HEAD_FLOATS) + 1);
+        const float *value = seen;
+        int64_t      n_rows = 0;
+        for (int b = 0; b < n_blocks; b++) {
+            CHECK(schedule == EXCHANGE_NEIGHBOUR || starts[b] == n_rows);
+            for (int32_t row = 0; row < counts[b]; row++)
+                for (int t = 0; t < 2; t++)
+                    for (size_t i = 0; i < ours; i++)
+                        CHECK(*value++ == element(t, round, starts[b] + row, share.first_head + (int)i / HEAD_FLOATS,
+                                                  (int)(i % HEAD_FLOATS)));
+            n_rows += counts[b];
+        }
+        CHECK(n_rows == total);
+    }
+    const exchange_layout layout = {.n_members = n / ulysses, .member = comm_rank(g.ring), .n_ulysses = ulysses,
+                                    .ulysses = comm_rank(g.ulysses), .n_rows = rows_of, .row_bytes = row_bytes,
+                                    .n_heads = HEADS};
+    CHECK(comm_exchange_bytes(c) - before == N_ROUNDS * exchange_bytes_sent(&layout, schedule));
+    kv_exchange_close(x);
+    device_free(dev, kv);
+    device_free(dev, q);
+    device_free(dev, out);
+    stream_close(s);
+    device_close(dev);
+    grid_close(&g);
+    free(host);
+    free(seen);
+    free(home);
 }
 
 static int worker(int argc, char **argv, int n_ranks)
@@ -251,11 +432,17 @@ static int worker(int argc, char **argv, int n_ranks)
     c->transport->piece_bytes = 1 << 30;
     bytes_sent_add_up(c);
     static const device_kind kinds[] = {DEVICE_CPU, DEVICE_STRICT};
-    static const plan *const plans[] = {&UNEVEN, &REVERSED, &LAST_ONLY, &NOTHING};
+    static const plan *const plans[] = {&UNEVEN, &REVERSED, &LAST_ONLY, &NOTHING, &CLASSIC, &CLASSIC_LAST};
     for (size_t k = 0; k < 2; k++)
         for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) exchange(c, kinds[k], plans[i]);
     if (n_ranks <= 3) exchange(c, DEVICE_CPU, &LARGE);
     an_exchange_that_one_rank_cannot_open(c);
+    swaps(c);
+    grids(c);
+    for (size_t k = 0; k < 2; k++)
+        for (int ulysses = 1; ulysses <= n_ranks; ulysses++)
+            for (int schedule = 0; n_ranks % ulysses == 0 && schedule < 2; schedule++)
+                heads_and_rows(c, kinds[k], ulysses, (exchange_schedule)schedule);
     comm_close(c);
     return 0;
 }
