@@ -225,93 +225,129 @@ fail:
     return st;
 }
 
-/* temb = (time + guidance) + pooled for all steps, [n_steps, D]. */
-static status compute_temb(flux_transformer *f, const float *pooled, float *wide, void *narrow, void *inner, void *part,
-                           void *temb, float *rows)
+/* Scratch of the modulation, all [n_steps, ...]; only rank 0 needs the inputs. */
+typedef struct modulation_scratch {
+    arena  memory;
+    float *wide;                   /* device: inputs */
+    void  *narrow, *inner, *part;  /* device, in the activations' type */
+    void  *temb;                   /* device: [n_steps, D] */
+    float *rows;                   /* host: [n_steps, widest input] */
+    float *host;                   /* host: the modulation of all units */
+} modulation_scratch;
+
+static size_t widest_input(const flux_transformer *f)
+{
+    const int32_t n = f->config.pooled_projection_dim > SINUSOID ? f->config.pooled_projection_dim : SINUSOID;
+    return (size_t)(n > f->d ? n : f->d);
+}
+
+static void plan_modulation(const flux_transformer *f, modulation_scratch *m)
+{
+    const size_t n = (size_t)f->seq.n_steps, row = (size_t)f->d * f->element;
+    const size_t inputs = comm_rank(f->comm) == 0 ? n * widest_input(f) : 0;
+    arena_plan(&m->memory, &m->wide, inputs * sizeof(float), "inputs of the time embedding");
+    arena_plan(&m->memory, &m->narrow, inputs * f->element, "inputs of the time embedding");
+    arena_plan(&m->memory, &m->inner, n * row, "inner rows of the time embedding");
+    arena_plan(&m->memory, &m->part, n * row, "part of the time embedding");
+    arena_plan(&m->memory, &m->temb, n * row, "time embedding");
+}
+
+static status open_modulation(const flux_transformer *f, modulation_scratch *m)
+{
+    const size_t total = unit_offset(f, n_units(&f->config));
+    m->rows = malloc((size_t)f->seq.n_steps * widest_input(f) * sizeof(float));
+    m->host = malloc(total * sizeof(float));
+    if (m->rows == NULL || m->host == NULL)
+        return err_set(ST_NO_MEMORY, "modulation of %d steps: %zu bytes", f->seq.n_steps, total * sizeof(float));
+    plan_modulation(f, m);
+    return arena_take(&m->memory, f->opts.dev, "time embedding");
+}
+
+/* temb = (time + guidance) + pooled for all steps, on rank 0, in host memory. */
+static status compute_temb(flux_transformer *f, modulation_scratch *m)
 {
     status                     st = ST_OK;
     const flux_sequence       *seq = &f->seq;
     const flux_global_weights *w = &f->weights->global;
     const int64_t              n_values = (int64_t)seq->n_steps * f->d;
     const int32_t              n_pooled = f->config.pooled_projection_dim;
-    const add_args             add = {.a = temb, .b = part, .y = temb, .n = n_values, .type = f->opts.type};
+    const add_args             add = {.a = m->temb, .b = m->part, .y = m->temb, .n = n_values, .type = f->opts.type};
 
-    for (int i = 0; i < seq->n_steps; i++) sinusoid(seq->t[i], rows + (size_t)i * SINUSOID);
-    TRY(put_mlp(f, &w->time, rows, SINUSOID, wide, narrow, inner, temb));
-    if (f->config.guidance_embeds) {
-        for (int i = 0; i < seq->n_steps; i++) sinusoid(seq->guidance, rows + (size_t)i * SINUSOID);
-        TRY(put_mlp(f, &w->guidance, rows, SINUSOID, wide, narrow, inner, part));
+    if (seq->temb != NULL) {
+        TRY(stream_copy_in(f->opts.compute, m->wide, seq->temb, (size_t)n_values * sizeof(float)));
+        TRY(stream_convert(f->opts.compute, &(convert_args){
+            .x = m->wide, .y = m->temb, .n = n_values, .x_type = DT_F32, .y_type = f->opts.type}));
+    } else {
+        for (int i = 0; i < seq->n_steps; i++) sinusoid(seq->t[i], m->rows + (size_t)i * SINUSOID);
+        TRY(put_mlp(f, &w->time, m->rows, SINUSOID, m->wide, m->narrow, m->inner, m->temb));
+        if (f->config.guidance_embeds) {
+            for (int i = 0; i < seq->n_steps; i++) sinusoid(seq->guidance, m->rows + (size_t)i * SINUSOID);
+            TRY(put_mlp(f, &w->guidance, m->rows, SINUSOID, m->wide, m->narrow, m->inner, m->part));
+            TRY(stream_add(f->opts.compute, &add));
+        }
+        for (int i = 0; i < seq->n_steps; i++)
+            memcpy(m->rows + (size_t)i * (size_t)n_pooled, seq->pooled, (size_t)n_pooled * sizeof(float));
+        TRY(put_mlp(f, &w->pooled, m->rows, n_pooled, m->wide, m->narrow, m->inner, m->part));
         TRY(stream_add(f->opts.compute, &add));
     }
-    for (int i = 0; i < seq->n_steps; i++)
-        memcpy(rows + (size_t)i * (size_t)n_pooled, pooled, (size_t)n_pooled * sizeof(float));
-    TRY(put_mlp(f, &w->pooled, rows, n_pooled, wide, narrow, inner, part));
-    TRY(stream_add(f->opts.compute, &add));
+    TRY(tap_rows(f->opts.tap, f->opts.compute, "dit.temb", 0, f->opts.type, m->temb, f->d, 0, seq->n_steps, f->d));
+    TRY(stream_copy_out(f->opts.compute, m->host, m->temb, (size_t)n_values * f->element));
 fail:
-    return st;
+    return stream_settle(f->opts.compute, st);
 }
 
-/* Each rank computes every n-th unit, then all get all. */
-static status compute_modulation(flux_transformer *f, const float *pooled)
+/* Each rank computes every n-th unit. */
+static status compute_units(flux_transformer *f, modulation_scratch *m)
 {
-    status             st = ST_OK;
-    const flux_config *c = &f->config;
-    stream            *s = f->opts.compute;
-    const int          n = f->seq.n_steps;
-    const int32_t      n_pooled = c->pooled_projection_dim;
-    const size_t       widest = (size_t)(n_pooled > SINUSOID ? n_pooled : SINUSOID);
-    const size_t       step_bytes = (size_t)n * (size_t)f->d * f->element;
-    const size_t       total = unit_offset(f, n_units(c));
-    arena              scratch = {0};
-    float             *wide = NULL;
-    void              *narrow = NULL, *inner = NULL, *part = NULL, *temb = NULL;
-    float             *rows = malloc((size_t)n * widest * sizeof(float));
-    float             *host = malloc(total * sizeof(float));
-
-    if (rows == NULL || host == NULL) {
-        st = err_set(ST_NO_MEMORY, "modulation of %d steps: %zu bytes", n, total * sizeof(float));
-        goto fail;
-    }
-    arena_plan(&scratch, &wide, (size_t)n * (widest > (size_t)f->d ? widest : (size_t)f->d) * sizeof(float), "inputs");
-    arena_plan(&scratch, &narrow, (size_t)n * widest * f->element, "inputs");
-    arena_plan(&scratch, &inner, step_bytes, "inner");
-    arena_plan(&scratch, &part, step_bytes, "part");
-    arena_plan(&scratch, &temb, step_bytes, "temb");
-    TRY(arena_take(&scratch, f->opts.dev, "time embedding"));
-    if (f->seq.temb != NULL) {
-        TRY(stream_copy_in(s, wide, f->seq.temb, (size_t)n * (size_t)f->d * sizeof(float)));
-        TRY(stream_convert(s, &(convert_args){
-            .x = wide, .y = temb, .n = (int64_t)n * f->d, .x_type = DT_F32, .y_type = f->opts.type}));
-    } else {
-        TRY(compute_temb(f, pooled, wide, narrow, inner, part, temb, rows));
-    }
-    TRY(tap_rows(f->opts.tap, s, "dit.temb", 0, f->opts.type, temb, f->d, 0, n, f->d));
-    TRY(stream_silu(s, &(silu_args){.x = temb, .y = part, .n = (int64_t)n * f->d, .type = f->opts.type}));
-
-    const int n_ranks = comm_size(f->comm);
-    for (int unit = comm_rank(f->comm); unit < n_units(c); unit += n_ranks) {
+    status    st = ST_OK;
+    stream   *s = f->opts.compute;
+    const int n = f->seq.n_steps;
+    TRY(stream_copy_in(s, m->temb, m->host, (size_t)n * (size_t)f->d * f->element));
+    TRY(stream_sync(s)); /* host is about to change */
+    TRY(stream_silu(s, &(silu_args){.x = m->temb, .y = m->part, .n = (int64_t)n * f->d, .type = f->opts.type}));
+    for (int unit = comm_rank(f->comm); unit < n_units(&f->config); unit += comm_size(f->comm)) {
         const linear *l = unit_linear(f, unit);
         const size_t  at = unit_offset(f, unit);
-        TRY(put_product(f, l, (linear_rows){.x = part, .y = f->modulation + at, .ldx = f->d, .ldy = l->w.shape[0],
+        TRY(put_product(f, l, (linear_rows){.x = m->part, .y = f->modulation + at, .ldx = f->d, .ldy = l->w.shape[0],
                                          .n_rows = n, .y_type = DT_F32}));
         TRY(put_drop(f, l, sizeof(*l)));
-        TRY(stream_copy_out(s, host + at, f->modulation + at, (unit_offset(f, unit + 1) - at) * sizeof(float)));
+        TRY(stream_copy_out(s, m->host + at, f->modulation + at, (unit_offset(f, unit + 1) - at) * sizeof(float)));
     }
 fail:
-    st = comm_agree(f->comm, stream_settle(s, st));
-    for (int unit = 0; st == ST_OK && unit < n_units(&f->config); unit++) {
+    return stream_settle(s, st);
+}
+
+/* Every unit from the rank that computed it to all. */
+static status spread_units(flux_transformer *f, modulation_scratch *m)
+{
+    status       st = ST_OK;
+    const size_t total = unit_offset(f, n_units(&f->config));
+    for (int unit = 0; unit < n_units(&f->config); unit++) {
         size_t at = unit_offset(f, unit);
-        st = comm_bcast(f->comm, unit % comm_size(f->comm), host + at,
-                        (unit_offset(f, unit + 1) - at) * sizeof(float));
+        TRY(comm_bcast(f->comm, unit % comm_size(f->comm), m->host + at, (unit_offset(f, unit + 1) - at) * sizeof(float)));
     }
-    if (st == ST_OK && f->opts.type == DT_BF16 && f->parity)
-        for (size_t i = 0; i < total; i++) host[i] = bf16_round(host[i]);
-    if (st == ST_OK) st = stream_copy_in(s, f->modulation, host, total * sizeof(float));
-    st = stream_settle(s, st);
-    arena_free(&scratch);
-    free(rows);
-    free(host);
-    return comm_agree(f->comm, st); /* what follows is collective */
+    if (f->opts.type == DT_BF16 && f->parity)
+        for (size_t i = 0; i < total; i++) m->host[i] = bf16_round(m->host[i]);
+    TRY(stream_copy_in(f->opts.compute, f->modulation, m->host, total * sizeof(float)));
+fail:
+    return stream_settle(f->opts.compute, st);
+}
+
+static status compute_modulation(flux_transformer *f)
+{
+    status             st = ST_OK;
+    modulation_scratch m = {0};
+    st = open_modulation(f, &m);
+    if (st == ST_OK && comm_rank(f->comm) == 0) st = compute_temb(f, &m);
+    TRY(comm_agree(f->comm, st));
+    TRY(comm_bcast(f->comm, 0, m.host, (size_t)f->seq.n_steps * (size_t)f->d * f->element));
+    TRY(comm_agree(f->comm, compute_units(f, &m)));
+    TRY(comm_agree(f->comm, spread_units(f, &m)));
+fail:
+    arena_free(&m.memory);
+    free(m.rows);
+    free(m.host);
+    return st;
 }
 
 /* ---- prepare and release */
@@ -412,16 +448,14 @@ static status cut_rows(flux_transformer *f)
 
 status flux_transformer_prepare(flux_transformer *f, const flux_sequence *seq)
 {
-    status    st = ST_OK;
-    const int rank = comm_rank(f->comm);
-    float    *pooled = malloc((size_t)f->config.pooled_projection_dim * sizeof(float));
-    int32_t  *pos = NULL;
+    status   st = ST_OK;
+    int32_t *pos = NULL;
 
     flux_transformer_release(f);
     f->prepared = true;
     f->seq = *seq;
     f->positions = *seq->positions;
-    st = pooled == NULL ? err_set(ST_NO_MEMORY, "pooled text") : cut_rows(f);
+    st = cut_rows(f);
     if (st == ST_OK) {
         pos = malloc(((size_t)f->rows.count * 3 + 1) * sizeof(*pos));
         st = pos == NULL ? err_set(ST_NO_MEMORY, "positions of %d rows", f->rows.count) : plan_memory(f);
@@ -431,14 +465,11 @@ status flux_transformer_prepare(flux_transformer *f, const flux_sequence *seq)
     geometry_positions(seq->geometry, f->rows, seq->n_text, pos);
     if (f->rows.count > 0)
         TRY(stream_copy_in(f->opts.compute, f->pos, pos, (size_t)f->rows.count * 3 * sizeof(*pos)));
-    if (rank == 0) memcpy(pooled, seq->pooled, (size_t)f->config.pooled_projection_dim * sizeof(float));
-    TRY(comm_bcast(f->comm, 0, pooled, (size_t)f->config.pooled_projection_dim * sizeof(float)));
-    TRY(compute_modulation(f, pooled));
+    TRY(compute_modulation(f));
     TRY(embed_text(f));
 fail:
     st = stream_settle(f->opts.compute, st); /* pos is read until here */
     free(pos);
-    free(pooled);
     st = comm_agree(f->comm, st);
     if (st != ST_OK) flux_transformer_release(f);
     return st;

@@ -45,6 +45,7 @@ typedef struct picture {
     float             *packed;   /* rank 0: the gathered latent [n_image, channels] */
     char               latents_sha256[SHA256_HEX], pixels_sha256[SHA256_HEX];
     int64_t            exchanged; /* bytes before this picture */
+    double             computed;  /* floating-point operations before it */
     double             started;
 } picture;
 
@@ -247,6 +248,7 @@ static status begin(renderer *r, picture *x)
     report_phase(r->opts.report, p->id, "start");
     dump_picture(r->opts.dump, p->id);
     x->exchanged = comm_exchange_bytes(r->comm);
+    x->computed = device_count(r->opts.dev).flops;
     TRY(count_text_rows(r, x));
     st = geometry_make(&x->geometry, p->width, p->height, m->vae.scale);
     if (st == ST_OK && p->wrap != WRAP_NONE)
@@ -483,6 +485,7 @@ typedef struct rank_figures {
     int32_t n_rows, n_text;
     int64_t exchange_bytes;
     int64_t peak_bytes;
+    double  flops;
 } rank_figures;
 
 static status finish(renderer *r, picture *x)
@@ -491,7 +494,7 @@ static status finish(renderer *r, picture *x)
     const int       n_ranks = comm_size(r->comm);
     const row_range rows = geometry_split(x->n_text, x->geometry.n_image, n_ranks, comm_rank(r->comm));
     rank_figures    mine = {rows.count, rows.n_text, comm_exchange_bytes(r->comm) - x->exchanged,
-                            (int64_t)device_peak_bytes(r->opts.dev)};
+                            (int64_t)device_peak_bytes(r->opts.dev), device_count(r->opts.dev).flops - x->computed};
     rank_figures   *all = calloc((size_t)n_ranks, sizeof(*all));
     size_t         *bytes = calloc((size_t)n_ranks, sizeof(*bytes));
     TRY(agree(r, all != NULL && bytes != NULL ? ST_OK : err_set(ST_NO_MEMORY, "figures of %d ranks", n_ranks)));
@@ -500,9 +503,10 @@ static status finish(renderer *r, picture *x)
     if (!speaks(r)) goto fail;
     json_t *ranks = json_array();
     for (int rank = 0; rank < n_ranks; rank++)
-        json_array_append_new(ranks, json_pack("{s:i, s:i, s:I, s:I}", "rows", all[rank].n_rows, "text_rows",
+        json_array_append_new(ranks, json_pack("{s:i, s:i, s:I, s:I, s:I}", "rows", all[rank].n_rows, "text_rows",
                                                all[rank].n_text, "exchange_bytes", (json_int_t)all[rank].exchange_bytes,
-                                               "device_peak_bytes", (json_int_t)all[rank].peak_bytes));
+                                               "device_peak_bytes", (json_int_t)all[rank].peak_bytes, "flops",
+                                               (json_int_t)all[rank].flops));
     double took = report_now() - x->started;
     report_event(r->opts.report, "picture", json_pack(
         "{s:s, s:s, s:o, s:i, s:i, s:s, s:s, s:s, s:f, s:o}", "picture", x->job->id, "state", "done", "path",

@@ -1,5 +1,6 @@
 /* The picture does not depend on the number of ranks, nor on threads, nor on the strict device; every rank does its share;
  * and these tests would notice if blocks of keys came in another order. */
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,9 +19,10 @@ enum { N_TEXT = 45, STEPS = 2, LIMIT_S = 240 };
 
 /* Three sizes: a prime number of tokens, fewer tiles than 8 ranks, and a wide one that is scaled on one axis. */
 static const char JOB[] =
-    "model: model\n"
+    "model: %c\n"
     "output: '{name}.png'\n"
     "precision: %s\n"
+    "parallel: %s\n"
     "defaults: {steps: 2, seed: 3, max_sequence_length: 45, position: {method: yarn, dype: true}}\n"
     "pictures:\n"
     "  - {name: prime, prompt: 'a lake', width: 2096, height: 16}\n"
@@ -29,31 +31,50 @@ static const char JOB[] =
 static const int N_IMAGE[] = {131, 24, 384};
 
 static char dir[TEMPDIR_PATH];
+static char which = 'a'; /* of the tiny models */
 
 static tiny_model model(void)
 {
-    return tiny_model_get('a');
+    return tiny_model_get(which);
+}
+
+/* Jobs take their model from a folder of that letter. */
+static void use_model(char letter)
+{
+    which = letter;
 }
 
 typedef struct variant {
     int         n_ranks, n_threads;
     const char *backend, *isa, *precision, *environment;
+    const char *parallel; /* NULL: one ring */
 } variant;
+
+static int64_t flops_of(const json_t *events, size_t picture)
+{
+    int64_t       flops = 0;
+    size_t        i;
+    const json_t *rank;
+    json_array_foreach(json_object_get(json_array_get(events, picture), "ranks"), i, rank)
+        flops += json_integer_value(json_object_get(rank, "flops"));
+    return flops;
+}
 
 /* Renders the three pictures; the "picture" events of the log. */
 static json_t *render(const variant *v)
 {
     program_run run;
-    char        job[TEMPDIR_PATH + 16], log[TEMPDIR_PATH + 16], arguments[256], text[sizeof(JOB) + 16];
+    char        job[TEMPDIR_PATH + 16], log[TEMPDIR_PATH + 16], arguments[256], text[sizeof(JOB) + 96];
     snprintf(job, sizeof(job), "%s/job.yaml", dir);
     snprintf(log, sizeof(log), "%s/log.json", dir);
-    snprintf(text, sizeof(text), JOB, v->precision);
+    snprintf(text, sizeof(text), JOB, which, v->precision, v->parallel != NULL ? v->parallel : "{}");
     assert_int_equal(tempdir_write(job, text), ST_OK);
     remove(log);
     snprintf(arguments, sizeof(arguments), "job.yaml --overwrite --log-json log.json --backend %s --threads %d%s%s",
              v->backend, v->n_threads, v->isa != NULL ? " --isa " : "", v->isa != NULL ? v->isa : "");
     program_start(&run, dir, v->environment, v->n_ranks, LIMIT_S, arguments);
-    if (run.exit_code != 0) fail_msg("%d ranks, %s: exit code %d\n%s", v->n_ranks, v->backend, run.exit_code, run.output);
+    if (run.exit_code != 0) fail_msg("%d ranks, %s, %s: exit code %d\n%s", v->n_ranks, v->backend, v->parallel != NULL ? v->parallel : "one ring",
+                 run.exit_code, run.output);
     program_run_free(&run);
     json_t *events = program_events(log, "picture");
     assert_int_equal(json_array_size(events), 3);
@@ -68,11 +89,14 @@ static const char *text_of(const json_t *events, size_t picture, const char *key
 static void assert_same_pictures(const json_t *got, const json_t *want, const char *what)
 {
     static const char *const keys[] = {"latents_sha256", "pixels_sha256"};
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < 3; i++) {
+        if (flops_of(got, i) != flops_of(want, i) || flops_of(got, i) <= 0) /* nothing is done twice, nothing left out */
+            fail_msg("%s: operations for picture %zu: got %" PRId64 ", want %" PRId64, what, i, flops_of(got, i), flops_of(want, i));
         for (size_t k = 0; k < 2; k++)
             if (strcmp(text_of(got, i, keys[k]), text_of(want, i, keys[k])) != 0)
                 fail_msg("%s: %s of picture %zu: got %s, want %s", what, keys[k], i, text_of(got, i, keys[k]),
                          text_of(want, i, keys[k]));
+    }
 }
 
 /* Tiles of rows differ by at most one between ranks; keys and values of each row travelled to all other ranks. */
@@ -107,18 +131,18 @@ static const char *const precisions[] = {"bf16", "fp32"};
 /* All combinations with --full, a seeded few without. */
 static void same_bits_on_any_number_of_ranks(void **state)
 {
-    static const int         counts[] = {1, 2, 3, 5, 8};
+    static const int         counts[] = {1, 2, 3, 4, 5, 7, 8};
     static const char *const backends[] = {"cpu", "strict"};
     static const char *const isas[] = {NULL, "avx2"};
-    enum { N_COMBINATIONS = 5 * 2 * 2, SAMPLE = 5 };
+    enum { N_RANKS = 7, N_COMBINATIONS = N_RANKS * 2 * 2, SAMPLE = 4 };
     (void)state;
     for (unsigned p = 0; p < 2; p++) {
         for (unsigned isa = 0; isa < 2; isa++) {
             if (isa == 1 && cpu_isa_best() < ISA_AVX2) continue;
             if (isa == 1 && cpu_isa_best() == ISA_AVX2 && !program_full()) continue; /* the one that was found */
-            json_t *want = render(&(variant){1, 1, "cpu", isas[isa], precisions[p], NULL});
+            json_t *want = render(&(variant){1, 1, "cpu", isas[isa], precisions[p], NULL, NULL});
             for (unsigned c = 1; c < N_COMBINATIONS; c++) {
-                variant v = {counts[c % 5], 1 + (int)(c / 5 % 2), backends[c / 10], isas[isa], precisions[p], NULL};
+                variant v = {counts[c % N_RANKS], 1 + (int)(c / N_RANKS % 2), backends[c / (2 * N_RANKS)], isas[isa], precisions[p], NULL, NULL};
                 char    what[96];
                 if (!program_full() && program_draw(100 * p + 10 * isa + c, N_COMBINATIONS) >= SAMPLE) continue;
                 snprintf(what, sizeof(what), "%s, %d ranks, %d threads, %s, %s", v.precision, v.n_ranks, v.n_threads,
@@ -137,11 +161,11 @@ static void same_bits_on_any_number_of_ranks(void **state)
 static void every_count_of_ranks_shares_the_work(void **state)
 {
     (void)state;
-    json_t *want = render(&(variant){1, 1, "cpu", NULL, "fp32", NULL});
+    json_t *want = render(&(variant){1, 1, "cpu", NULL, "fp32", NULL, NULL});
     for (int n = 2; n <= 8; n += 3) {
         char what[32];
         snprintf(what, sizeof(what), "%d ranks", n);
-        json_t *got = render(&(variant){n, 1, "cpu", NULL, "fp32", NULL});
+        json_t *got = render(&(variant){n, 1, "cpu", NULL, "fp32", NULL, NULL});
         assert_same_pictures(got, want, what);
         assert_shared_work(got, n, "fp32");
         json_decref(got);
@@ -149,11 +173,70 @@ static void every_count_of_ranks_shares_the_work(void **state)
     json_decref(want);
 }
 
+/* Every grid of up to 8 ranks that five heads allow: ulysses of 2, 3 and 4 ranks share them unevenly. */
+static const struct {
+    int         n_ranks;
+    const char *parallel;
+} GRIDS[] = {
+    {2, "{ulysses: 2}"}, {3, "{ulysses: 3}"}, {4, "{ulysses: 2, ring: 2}"}, {5, "{ulysses: 5, ring: 1}"},
+    {4, "{ulysses: 4}"}, {6, "{ulysses: 2, ring: 3}"}, {6, "{ulysses: 3, ring: 2}"}, {8, "{ulysses: 4, ring: 2}"},
+    {8, "{ulysses: 2, ring: 4}"},
+};
+
+static void every_grid_gives_the_same_bits(void **state)
+{
+    enum { N_GRIDS = sizeof(GRIDS) / sizeof(GRIDS[0]), SAMPLE = 3 };
+    (void)state;
+    use_model('c');
+    for (unsigned p = 0; p < 2; p++) {
+        json_t *want = render(&(variant){1, 1, "cpu", NULL, precisions[p], NULL, NULL});
+        for (unsigned g = 0; g < N_GRIDS; g++)
+            for (int b = 0; b < 2; b++) { /* cpu with 2 threads, strict with 1 */
+                const variant v = {GRIDS[g].n_ranks, 2 - b, b == 0 ? "cpu" : "strict", NULL, precisions[p], NULL,
+                                   GRIDS[g].parallel};
+                char what[96];
+                if (!program_full() && program_draw(1000 + 100 * p + 10 * (unsigned)b + g, N_GRIDS) >= SAMPLE) continue;
+                snprintf(what, sizeof(what), "%s, %d ranks, %s, %s", v.precision, v.n_ranks, v.parallel, v.backend);
+                print_message("  %s\n", what);
+                json_t *got = render(&v);
+                assert_same_pictures(got, want, what);
+                json_decref(got);
+            }
+        json_decref(want);
+    }
+    use_model('a');
+}
+
+/* What the job file cannot have: said before anything is loaded, with what was found and what there is. */
+static void a_grid_that_does_not_fit_is_refused(void **state)
+{
+    static const struct {
+        int         n_ranks;
+        const char *parallel, *says;
+    } cases[] = {
+        {3, "{ulysses: 2}", "replicas 1 x ulysses 2 x ring 1: got 2 ranks, mpirun started 3"},
+        {4, "{ulysses: 2, ring: 3}", "replicas 1 x ulysses 2 x ring 3: got 6 ranks, mpirun started 4"},
+        {3, "{ulysses: 3}", "ulysses: got 3, at most 2, the heads of this model"},
+    };
+    char job[TEMPDIR_PATH + 16], text[sizeof(JOB) + 96];
+    (void)state;
+    snprintf(job, sizeof(job), "%s/job.yaml", dir);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        program_run run;
+        snprintf(text, sizeof(text), JOB, which, "fp32", cases[i].parallel);
+        assert_int_equal(tempdir_write(job, text), ST_OK);
+        program_start(&run, dir, NULL, cases[i].n_ranks, LIMIT_S, "job.yaml");
+        if (run.exit_code != ST_BAD_JOB || strstr(run.output, cases[i].says) == NULL)
+            fail_msg("%s: exit code %d\n%s", cases[i].parallel, run.exit_code, run.output);
+        program_run_free(&run);
+    }
+}
+
 static void blocks_in_another_order_are_noticed(void **state)
 {
     (void)state;
-    json_t *want = render(&(variant){3, 1, "cpu", NULL, "fp32", NULL});
-    json_t *got = render(&(variant){3, 1, "cpu", NULL, "fp32", "DYPE_TEST_REVERSE_BLOCKS=1"});
+    json_t *want = render(&(variant){3, 1, "cpu", NULL, "fp32", NULL, NULL});
+    json_t *got = render(&(variant){3, 1, "cpu", NULL, "fp32", "DYPE_TEST_REVERSE_BLOCKS=1", NULL});
     assert_string_not_equal(text_of(got, 2, "latents_sha256"), text_of(want, 2, "latents_sha256"));
     json_decref(got);
     json_decref(want);
@@ -165,11 +248,11 @@ static void a_rank_that_fails_inside_a_step_leaves_with_all(void **state)
 {
     (void)state;
     static const char *const backends[] = {"cpu", "strict"};
-    char path[TEMPDIR_PATH + 16], text[sizeof(JOB) + 16], arguments[128];
+    char path[TEMPDIR_PATH + 16], text[sizeof(JOB) + 96], arguments[128];
     snprintf(path, sizeof(path), "%s/dumps", dir);
     assert_int_equal(tempdir_write(path, "a file where a folder is wanted\n"), ST_OK);
     snprintf(path, sizeof(path), "%s/job.yaml", dir);
-    snprintf(text, sizeof(text), JOB, "fp32");
+    snprintf(text, sizeof(text), JOB, which, "fp32", "{}");
     assert_int_equal(tempdir_write(path, text), ST_OK);
     for (size_t i = 0; i < 2; i++) {
         program_run run;
@@ -187,13 +270,16 @@ static void a_rank_that_fails_inside_a_step_leaves_with_all(void **state)
 static int open_folder(void **state)
 {
     (void)state;
-    char       path[TEMPDIR_PATH + 16];
-    tiny_model m = model();
     if (tempdir_open(dir) != ST_OK) return -1;
-    snprintf(path, sizeof(path), "%s/model", dir);
-    if (mkdir(path, 0777) == 0 && tiny_model_write(&m, TINY_ALL, path) == ST_OK) return 0;
-    print_error("%s\n", err_text());
-    return -1;
+    for (const char *letter = "ac"; *letter != '\0'; letter++) {
+        char       path[TEMPDIR_PATH + 16];
+        tiny_model m = tiny_model_get(*letter);
+        snprintf(path, sizeof(path), "%s/%c", dir, *letter);
+        if (mkdir(path, 0777) == 0 && tiny_model_write(&m, TINY_ALL, path) == ST_OK) continue;
+        print_error("%s\n", err_text());
+        return -1;
+    }
+    return 0;
 }
 
 static int close_folder(void **state)
@@ -209,6 +295,8 @@ int main(void)
         cmocka_unit_test(every_count_of_ranks_shares_the_work),
         cmocka_unit_test(blocks_in_another_order_are_noticed),
         cmocka_unit_test(a_rank_that_fails_inside_a_step_leaves_with_all),
+        cmocka_unit_test(a_grid_that_does_not_fit_is_refused),
+        cmocka_unit_test(every_grid_gives_the_same_bits),
         cmocka_unit_test(same_bits_on_any_number_of_ranks),
     };
     return cmocka_run_group_tests(tests, open_folder, close_folder);
