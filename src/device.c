@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* A stream is a ring of work items.
  *
@@ -55,6 +56,7 @@ struct stream {
     int            n_users; /* the stream itself until it is closed, events, waits */
     bool           has_worker, closing;
     status         failed;
+    double         waited_s;
     char           message[1024];
 };
 
@@ -432,13 +434,22 @@ status event_record(event *e, stream *s)
     return ST_OK;
 }
 
+static double now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
 static status do_wait(stream *s, void *args)
 {
     const event *at = args;
     if (s->has_worker) {
+        const double began = now_s();
         pthread_mutex_lock(&s->dev->lock);
         while (at->on->done < at->point) pthread_cond_wait(&s->dev->changed, &s->dev->lock);
         pthread_mutex_unlock(&s->dev->lock);
+        s->waited_s += now_s() - began;
     } else {
         while (at->on->done < at->point) run_one_late(at->on);
     }
@@ -454,6 +465,11 @@ status stream_wait(stream *s, event *e)
     at.on->n_users++;
     pthread_mutex_unlock(&s->dev->lock);
     return put(s, do_wait, &at, sizeof(at), false);
+}
+
+double stream_waited_s(const stream *s)
+{
+    return s->waited_s;
 }
 
 /* ---- operations */

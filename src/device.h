@@ -66,6 +66,10 @@ void   event_close(event *e); /* accepts NULL */
 status event_record(event *e, stream *s);
 status stream_wait(stream *s, event *e); /* work put on s from now on starts after e's last record; no-op if none */
 
+/* Seconds that work of s has stood waiting for events since stream_open; call it after stream_sync. 0 on strict, where
+ * the waiting stream does the work of the other. */
+double stream_waited_s(const stream *s);
+
 /* The operations: stream_linear(s, &args), stream_attention(s, &args), ... Arguments are copied. */
 #define DEVICE_OP(op) status stream_##op(stream *s, const op##_args *args);
 KERNEL_OPS(DEVICE_OP)

@@ -64,10 +64,10 @@ void dump_close(dump *d)
 
 void dump_picture(dump *d, const char *id)
 {
-    d->picture = id;
+    if (d != NULL) d->picture = id;
 }
 
 const tap *dump_tap(dump *d)
 {
-    return d->opts.n_names > 0 ? &d->tap : NULL;
+    return d != NULL && d->opts.n_names > 0 ? &d->tap : NULL;
 }

@@ -17,6 +17,7 @@ typedef struct dump_opts {
 status     dump_open(dump **out, const dump_opts *opts);
 void       dump_close(dump *d); /* accepts NULL */
 /* The picture that follows; its id begins the files' names. Lent string. */
+/* Both accept NULL: nothing is dumped. */
 void       dump_picture(dump *d, const char *id);
 const tap *dump_tap(dump *d);
 

@@ -65,6 +65,13 @@ static int n_blocks_of(const flux_config *c)
     return c->num_layers + c->num_single_layers;
 }
 
+/* All, or the first few (parity hunting). */
+static int n_blocks_run(const flux_transformer *f)
+{
+    const int n = n_blocks_of(&f->config);
+    return f->opts.n_blocks > 0 && f->opts.n_blocks < n ? f->opts.n_blocks : n;
+}
+
 static status open_scales(flux_transformer *f)
 {
     status             st = ST_OK;
@@ -496,6 +503,16 @@ status flux_transformer_sync(flux_transformer *f)
     return st != ST_OK ? st : travel_st;
 }
 
+double flux_transformer_travel_s(const flux_transformer *f)
+{
+    return kv_exchange_travel_s(f->exchange);
+}
+
+int64_t flux_transformer_bytes_per_step(const flux_transformer *f)
+{
+    return exchange_bytes_sent(&f->layout, f->opts.schedule) * n_blocks_run(f);
+}
+
 row_range flux_transformer_rows(const flux_transformer *f)
 {
     return f->rows;
@@ -719,8 +736,7 @@ fail:
 status flux_transformer_step(flux_transformer *f, int step, const float *table, const float *latents, void *velocity)
 {
     status    st = ST_OK;
-    const int n_blocks = f->opts.n_blocks > 0 && f->opts.n_blocks < n_blocks_of(&f->config) ? f->opts.n_blocks
-                                                                                             : n_blocks_of(&f->config);
+    const int n_blocks = n_blocks_run(f);
     const int64_t n_rounds = kv_exchange_rounds(f->exchange) + n_blocks;
     TRY(stream_copy_in(f->opts.compute, f->table, table, f->positions.n_floats * sizeof(float)));
     TRY(embed_latents(f, step, latents));

@@ -60,6 +60,10 @@ status flux_transformer_step(flux_transformer *f, int step, const float *table, 
 status flux_transformer_sync(flux_transformer *f);
 void   flux_transformer_release(flux_transformer *f);
 
+/* Seconds of transfers since prepare, and bytes that the layout makes this rank send per step; while prepared. */
+double  flux_transformer_travel_s(const flux_transformer *f);
+int64_t flux_transformer_bytes_per_step(const flux_transformer *f);
+
 /* This rank's rows; valid while prepared. */
 row_range flux_transformer_rows(const flux_transformer *f);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bench.h"
 #include "comm.h"
 #include "job.h"
 #include "model_hash.h"
@@ -215,11 +216,16 @@ static status run(program *p, status options_st)
                     p->job->n_pictures == 1 ? "" : "s", p->job->model);
         return ST_OK;
     }
-    TRY(open_grid(p));
+    if (!p->options.bench) TRY(open_grid(p));
     TRY(open_device(p));
     TRY(check_device(p));
     TRY(open_dump(p));
     greet(p);
+    if (p->options.bench) {
+        TRY(bench_run(&(bench_opts){.job = p->job, .model = p->model, .model_sha256 = p->model_sha256, .world = p->comm,
+                                    .dev = p->dev, .report = p->report, .out_dir = p->options.out_dir}));
+        return ST_OK;
+    }
     warn_of_idle_keys(p);
     TRY(render_all(p));
 fail:

@@ -26,6 +26,7 @@ enum {
     OPT_DUMP,
     OPT_BLOCKS,
     OPT_ISA,
+    OPT_BENCH,
     OPT_NOT_YET /* known to the design, absent from this version */
 };
 
@@ -48,12 +49,12 @@ static const struct {
     {"quiet", NULL, OPT_QUIET, "no progress; only warnings and errors"},
     {"dump", "NAME", OPT_DUMP, "save the tensor of that name, such as dit.12.attn_out@3 (may repeat)"},
     {"blocks", "N", OPT_BLOCKS, "run only the first N transformer blocks"},
+    {"bench", NULL, OPT_BENCH, "scaling benchmark: the job's step loops on 1, 2, 4, ... ranks, all schedules; no pictures"},
     {"isa", "NAME", OPT_ISA, "auto, avx512bf16, avx512, avx2 or plain"},
     {"plan", NULL, OPT_NOT_YET, NULL},
     {"for", "NAME", OPT_NOT_YET, NULL},
     {"ranks", "N", OPT_NOT_YET, NULL},
     {"watchdog", "SECONDS", OPT_NOT_YET, NULL},
-    {"bench", NULL, OPT_NOT_YET, NULL},
     {"decode", "FILE", OPT_NOT_YET, NULL},
     {"recipe", "FILE", OPT_NOT_YET, NULL},
     {"spectra", "FILE", OPT_NOT_YET, NULL},
@@ -150,6 +151,9 @@ static status read_option(options *o, int id, const char *name, const char *valu
         break;
     case OPT_CHECK:
         o->check = true;
+        break;
+    case OPT_BENCH:
+        o->bench = true;
         break;
     case OPT_OVERWRITE:
         o->overwrite = true;

@@ -15,6 +15,7 @@ typedef struct options {
     const char *job_path; /* NULL only with help or version */
     bool help, version;
     bool check; /* validate only */
+    bool bench; /* measure instead of rendering */
     bool overwrite, quiet;
     option_backend backend;
     bool isa_given; /* else the best of the processor */

@@ -29,6 +29,23 @@ status renderer_open(renderer **out, const renderer_opts *opts);
 /* Renders one picture of the job to its output file. A failure is the same on all ranks; after any but ST_COMM the next
  * picture can be rendered. */
 status renderer_picture(renderer *r, const job_picture *p);
+
+/* What the step loop of a picture costs. Sums over the ranks unless said. */
+typedef struct step_figures {
+    int     n_steps;
+    double  step_s;     /* median of all steps but the first (of one: that one) */
+    double  cpu_s;      /* processor seconds per step */
+    double  travel_s;   /* transfers, per step, mean of the ranks */
+    double  exposed_s;  /* of them not hidden: computing stood still, per step, mean of the ranks */
+    int64_t bytes;      /* sent per step */
+    int64_t planned_bytes; /* the same by the formula of exchange.h */
+    int64_t flops;      /* per step */
+    char    latents_sha256[65];
+} step_figures;
+
+/* The step loop alone, measured: text rows are noise (the time does not depend on them), nothing is decoded or written.
+ * *figures on all ranks; *latents, on rank 0 of the replica and unless NULL, is yours to free: [n_image, channels]. */
+status renderer_steps(renderer *r, const job_picture *p, step_figures *figures, float **latents, size_t *n_latents);
 void   renderer_close(renderer *r); /* accepts NULL */
 
 #endif
