@@ -48,6 +48,7 @@ typedef struct picture {
     char               latents_sha256[SHA256_HEX], pixels_sha256[SHA256_HEX];
     int64_t            exchanged; /* bytes before this picture */
     double             computed;  /* floating-point operations before it */
+    double             loop_s, loop_cpu_s; /* of the step loop: wall clock, and processor seconds of this rank */
     double             started;
 } picture;
 
@@ -511,6 +512,8 @@ static status denoise(renderer *r, picture *x, int step)
     const schedule_step *s = &x->schedule->steps[step];
     const int64_t        n = (int64_t)flux_transformer_rows(r->transformer).n_image * r->opts.model->flux.in_channels;
     if (step == 0) {
+        x->loop_s = -report_now();
+        x->loop_cpu_s = -cpu_seconds();
         report_phase(r->opts.report, x->job->id, "denoise");
         report_step(r->opts.report, x->job->id, 0, x->job->steps, s->sigma);
     }
@@ -524,6 +527,10 @@ static status denoise(renderer *r, picture *x, int step)
                                                     .type = type_of(r), .parity = parity_of(r, x)});
     if (st == ST_OK) st = flux_transformer_sync(r->transformer);
     TRY(agree(r, st));
+    if (step == x->job->steps - 1) {
+        x->loop_s += report_now();
+        x->loop_cpu_s += cpu_seconds();
+    }
     report_step(r->opts.report, x->job->id, step + 1, x->job->steps, s->sigma);
 fail:
     return st;
@@ -605,6 +612,7 @@ typedef struct rank_figures {
     int64_t exchange_bytes;
     int64_t peak_bytes;
     double  flops;
+    double  loop_s, loop_cpu_s;
 } rank_figures;
 
 static status finish(renderer *r, picture *x)
@@ -613,7 +621,8 @@ static status finish(renderer *r, picture *x)
     const int       n_ranks = comm_size(r->comm);
     const row_range rows = geometry_split(x->n_text, x->geometry.n_image, n_ranks, comm_rank(r->comm));
     rank_figures    mine = {rows.count, rows.n_text, comm_exchange_bytes(r->comm) - x->exchanged,
-                            (int64_t)device_peak_bytes(r->opts.dev), device_count(r->opts.dev).flops - x->computed};
+                            (int64_t)device_peak_bytes(r->opts.dev), device_count(r->opts.dev).flops - x->computed,
+                            x->loop_s, x->loop_cpu_s};
     rank_figures   *all = calloc((size_t)n_ranks, sizeof(*all));
     size_t         *bytes = calloc((size_t)n_ranks, sizeof(*bytes));
     TRY(agree(r, all != NULL && bytes != NULL ? ST_OK : err_set(ST_NO_MEMORY, "figures of %d ranks", n_ranks)));
@@ -622,10 +631,11 @@ static status finish(renderer *r, picture *x)
     if (!speaks(r)) goto fail;
     json_t *ranks = json_array();
     for (int rank = 0; rank < n_ranks; rank++)
-        json_array_append_new(ranks, json_pack("{s:i, s:i, s:I, s:I, s:I}", "rows", all[rank].n_rows, "text_rows",
+        json_array_append_new(ranks, json_pack("{s:i, s:i, s:I, s:I, s:I, s:f, s:f}", "rows", all[rank].n_rows, "text_rows",
                                                all[rank].n_text, "exchange_bytes", (json_int_t)all[rank].exchange_bytes,
                                                "device_peak_bytes", (json_int_t)all[rank].peak_bytes, "flops",
-                                               (json_int_t)all[rank].flops));
+                                               (json_int_t)all[rank].flops, "step_loop_s", all[rank].loop_s,
+                                               "step_loop_cpu_s", all[rank].loop_cpu_s));
     double took = report_now() - x->started;
     report_event(r->opts.report, "picture", json_pack(
         "{s:s, s:s, s:o, s:i, s:i, s:s, s:s, s:s, s:f, s:o}", "picture", x->job->id, "state", "done", "path",
