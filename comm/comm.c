@@ -23,6 +23,13 @@ status comm_open(comm **out, int *argc, char ***argv)
         return st;
     }
     c->whole = c;
+    st = comm_agree(c, service_open(&c->service, c->transport));
+    if (st != ST_OK) {
+        service_close(c->service, false);
+        c->transport->close(c->transport);
+        free(c);
+        return st;
+    }
     *out = c;
     return ST_OK;
 }
@@ -55,6 +62,7 @@ status comm_split_node(comm **out, comm *c)
 void comm_close(comm *c)
 {
     if (c == NULL) return;
+    service_close(c->service, true);
     c->transport->close(c->transport);
     free(c);
 }

@@ -1,15 +1,17 @@
-/* Shared by comm.c and exchange.c. */
+/* What a group is made of; shared by the files of comm/. */
 #ifndef DYPE_COMM_INTERNAL_H
 #define DYPE_COMM_INTERNAL_H
 
 #include <stdatomic.h>
 
 #include "comm.h"
+#include "service.h"
 #include "transport.h"
 
 struct comm {
     transport   *transport;
-    comm        *whole; /* the group this one was split from, itself for the first: it counts bytes */
+    comm        *whole; /* the first group, this one was split from it or is it: it counts bytes and has the service */
+    service     *service;
     _Atomic int64_t exchange_bytes;
 };
 

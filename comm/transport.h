@@ -2,10 +2,18 @@
 #ifndef DYPE_TRANSPORT_H
 #define DYPE_TRANSPORT_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "comm.h"
+
+/* Waits for other ranks, of all threads and groups of this rank: what the watchdog judges by. */
+typedef struct transport_waits {
+    _Atomic int     n_now;  /* threads that wait at this moment */
+    _Atomic int64_t n_done; /* waits that have ended */
+    _Atomic int64_t cpu_ns; /* that polls of these threads have used */
+} transport_waits;
 
 enum { MAX_MESSAGES = 1024, SPLIT_BY_NODE = -1 };
 
@@ -14,6 +22,7 @@ typedef struct transport {
     int  world_rank; /* the same in every group: what messages to people say */
     char host[64];
     size_t piece_bytes; /* the most that goes in one message; tests make it small */
+    transport_waits *waits; /* the same in every group */
 
     void (*close)(struct transport *t);
     void (*abort)(struct transport *t, int exit_code);
@@ -35,6 +44,12 @@ typedef struct transport {
      * in which they were given; empty ones are left out on both sides. At most MAX_MESSAGES pieces in all. */
     status (*swap)(struct transport *t, const message *sends, int n_sends, const message *receives, int n_receives,
                    int64_t *sent);
+
+    /* Service channel of the first group, a communicator of its own. post, any thread: a copy of buf sets off to another
+     * rank; never waits. Messages between two ranks arrive in order. poll, one thread: a message that has arrived, *buf
+     * yours to free, or NULL. */
+    status (*post)(struct transport *t, int to, const void *buf, size_t bytes);
+    status (*poll)(struct transport *t, int *from, void **buf, size_t *bytes);
 } transport;
 
 status transport_mpi_open(transport **out, int *argc, char ***argv);

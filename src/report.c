@@ -1,6 +1,7 @@
 #include "report.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,9 @@ typedef struct phase {
 
 struct report {
     bool   speaks, quiet, terminal;
+    void (*forward)(void *context, report_kind kind, const char *text);
+    void  *forward_context;
+    pthread_mutex_t lock; /* the terminal and the log: also the reports of others come here */
     bool   live; /* a live line stands on the terminal */
     FILE  *log;
     double started, phase_started, steps_started;
@@ -43,9 +47,13 @@ status report_open(report **out, const report_opts *opts)
     r->terminal = isatty(STDERR_FILENO) == 1;
     r->started = report_now();
     r->current = -1;
+    r->forward = opts->speaks ? NULL : opts->forward;
+    r->forward_context = opts->forward_context;
+    pthread_mutex_init(&r->lock, NULL);
     if (opts->speaks && opts->log_json != NULL) {
         r->log = fopen(opts->log_json, "ae");
         if (r->log == NULL) {
+            pthread_mutex_destroy(&r->lock);
             free(r);
             return err_set(ST_OUTPUT, "%s: %s", opts->log_json, strerror(errno));
         }
@@ -59,6 +67,7 @@ void report_close(report *r)
     if (r == NULL) return;
     report_phase(r, NULL, NULL);
     if (r->log != NULL) fclose(r->log);
+    pthread_mutex_destroy(&r->lock);
     free(r);
 }
 
@@ -69,32 +78,72 @@ static void end_live(report *r)
     r->live = false;
 }
 
+/* A step: replaces the live line on a terminal, else is a line like others. */
+static void show_step(report *r, const char *line)
+{
+    if (r->terminal) {
+        fprintf(stderr, "\r%-*.*s", LIVE_WIDTH, LIVE_WIDTH, line);
+        r->live = true;
+    } else {
+        fprintf(stderr, "%s\n", line);
+    }
+    fflush(stderr);
+}
+
 /* Prompts and paths come from outside: they must not drive the terminal. */
-static void print_line(report *r, const char *before, const char *fmt, va_list ap)
+static void show_text(report *r, report_kind kind, const char *text)
+{
+    char *copy = strdup(text);
+    if (copy == NULL) return;
+    err_printable(copy);
+    if (kind == REPORT_STEP) {
+        show_step(r, copy);
+    } else {
+        end_live(r);
+        fprintf(stderr, "%s%s\n", kind == REPORT_WARNING ? "warning: " : "", copy);
+    }
+    free(copy);
+}
+
+void report_deliver(report *r, report_kind kind, const char *text)
+{
+    if (r->forward != NULL) {
+        r->forward(r->forward_context, kind, text);
+        return;
+    }
+    if (!r->speaks) return;
+    pthread_mutex_lock(&r->lock);
+    if (kind == REPORT_EVENT) {
+        if (r->log != NULL) fprintf(r->log, "%s\n", text);
+        if (r->log != NULL) fflush(r->log); /* a line is there when its event has happened, also after a kill */
+    } else if (kind == REPORT_WARNING || !r->quiet) {
+        show_text(r, kind, text);
+    }
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void print(report *r, report_kind kind, const char *fmt, va_list ap)
 {
     char *text = NULL;
-    end_live(r);
+    if (!r->speaks && r->forward == NULL) return;
     if (vasprintf(&text, fmt, ap) < 0) return;
-    err_printable(text);
-    fprintf(stderr, "%s%s\n", before, text);
+    report_deliver(r, kind, text);
     free(text);
 }
 
 void report_line(report *r, const char *fmt, ...)
 {
     va_list ap;
-    if (!r->speaks || r->quiet) return;
     va_start(ap, fmt);
-    print_line(r, "", fmt, ap);
+    print(r, REPORT_LINE, fmt, ap);
     va_end(ap);
 }
 
 void report_warn(report *r, const char *fmt, ...)
 {
     va_list ap;
-    if (!r->speaks) return;
     va_start(ap, fmt);
-    print_line(r, "warning: ", fmt, ap);
+    print(r, REPORT_WARNING, fmt, ap);
     va_end(ap);
 }
 
@@ -109,17 +158,14 @@ json_t *report_text(const char *text)
 
 void report_event(report *r, const char *event, json_t *fields)
 {
-    if (r->log == NULL) {
+    if (r->log == NULL && r->forward == NULL) {
         json_decref(fields);
         return;
     }
     json_t *line = json_pack("{s:s, s:f}", "event", event, "seconds", report_now() - r->started);
     if (line != NULL && fields != NULL) json_object_update(line, fields);
     char *text = line == NULL ? NULL : json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
-    if (text != NULL) {
-        fprintf(r->log, "%s\n", text);
-        fflush(r->log); /* a line is there when its event has happened, also after a kill */
-    }
+    if (text != NULL) report_deliver(r, REPORT_EVENT, text);
     free(text);
     json_decref(line);
     json_decref(fields);
@@ -170,18 +216,15 @@ void report_step(report *r, const char *picture, int done, int n_steps, double s
     double per_step = (now - r->steps_started) / done;
     report_event(r, "step", json_pack("{s:s, s:i, s:i, s:f, s:f}", "picture", picture, "step", done, "steps", n_steps,
                                       "sigma", sigma, "s_per_step", per_step));
-    if (!r->speaks || r->quiet) return;
+    if (!r->speaks && r->forward == NULL) return;
     char eta[32], line[256];
     snprintf(line, sizeof(line), "%s: step %d/%d  %.2f s/step  ETA %s", picture, done, n_steps, per_step,
              duration(per_step * (n_steps - done), eta, sizeof(eta)));
-    if (r->terminal) {
-        fprintf(stderr, "\r%-*.*s", LIVE_WIDTH, LIVE_WIDTH, line);
-        r->live = true;
-        if (done == n_steps) end_live(r);
-    } else {
-        fprintf(stderr, "%s\n", line);
-    }
-    fflush(stderr);
+    report_deliver(r, REPORT_STEP, line);
+    if (done < n_steps) return;
+    pthread_mutex_lock(&r->lock);
+    end_live(r);
+    pthread_mutex_unlock(&r->lock);
 }
 
 static int slowest_first(const void *a, const void *b)
@@ -193,6 +236,7 @@ static int slowest_first(const void *a, const void *b)
 void report_table(report *r)
 {
     report_phase(r, NULL, NULL);
+    if (!r->speaks) return;
     double total = report_now() - r->started, rest = total;
     qsort(r->phases, (size_t)r->n_phases, sizeof(phase), slowest_first);
     report_line(r, "%-22s %10s %6s", "phase", "seconds", "%");

@@ -1,5 +1,6 @@
-/* What a user sees of a run: progress, warnings, a JSON log, a closing table of phases. Rank 0 speaks; on other ranks
- * every call is silent. On a terminal the current step is one live line; elsewhere each step is a plain line. */
+/* What a user sees of a run: progress, warnings, a JSON log, a closing table of phases. Rank 0 speaks; the report of
+ * another replica's lead forwards what it has to say; on all other ranks every call is silent. On a terminal the current
+ * step is one live line; elsewhere each step is a plain line. One thread, but for report_deliver: any thread. */
 #ifndef DYPE_REPORT_H
 #define DYPE_REPORT_H
 
@@ -10,10 +11,16 @@
 
 typedef struct report report;
 
+typedef enum report_kind { REPORT_LINE, REPORT_WARNING, REPORT_STEP, REPORT_EVENT } report_kind;
+
 typedef struct report_opts {
     bool        speaks; /* this is rank 0 */
     bool        quiet;  /* only warnings and errors */
     const char *log_json; /* NULL: none */
+    /* Without `speaks`: gets every line, warning, step line and event (JSON), for report_deliver where one speaks. NULL:
+     * a silent report. */
+    void (*forward)(void *context, report_kind kind, const char *text);
+    void *forward_context;
 } report_opts;
 
 status report_open(report **out, const report_opts *opts);
@@ -26,7 +33,10 @@ void report_warn(report *r, const char *fmt, ...) __attribute__((format(printf, 
 void report_phase(report *r, const char *picture, const char *phase);
 /* Step `done` of n_steps is finished (the first call with 0 starts the clock). sigma: noise level of the step. */
 void report_step(report *r, const char *picture, int done, int n_steps, double sigma);
-/* Table of the phases so far, slowest first. */
+/* What another report has forwarded: shown and logged as if it had been said here. Seconds of an event are since the
+ * start of the report that said it. */
+void report_deliver(report *r, report_kind kind, const char *text);
+/* Table of the phases so far, slowest first; only where one speaks. */
 void report_table(report *r);
 
 /* One line of the JSON log: {"event": event, "seconds": since start, ...fields}. Steals fields (may be NULL). */

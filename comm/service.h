@@ -1,0 +1,58 @@
+/* The service of a rank: a thread beside its work that answers other ranks at once, on a channel of its own between all
+ * world ranks. It carries the clerk (clerk.h) and the watchdog (watchdog.h). Internal to comm/. A group of one has no
+ * thread. Between polls the thread sleeps. */
+#ifndef DYPE_SERVICE_H
+#define DYPE_SERVICE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "clerk.h"
+#include "transport.h"
+
+typedef enum packet_kind {
+    PACKET_ASK = 1, /* to rank 0: a ticket, please */
+    PACKET_TICKET,  /* from rank 0: value is it */
+    PACKET_TEXT,    /* to rank 0: value is the caller's kind, the text follows */
+    PACKET_MARK,    /* to rank 0: all that I posted has come before this */
+    PACKET_BYE      /* to rank 0: I close; from rank 0: all do, and nothing comes any more */
+} packet_kind;
+
+typedef struct packet_head {
+    int32_t kind, value;
+} packet_head;
+
+/* See clerk.c; under the service's lock but for the listener. */
+typedef struct clerk_desk {
+    bool            asking; /* for a ticket */
+    int             ticket; /* rank 0: the next one; else the answer */
+    int             n_settled; /* calls of clerk_settle */
+    int            *n_marks;   /* rank 0: [ranks] theirs, as far as heard */
+    pthread_mutex_t listener_lock; /* one call at a time */
+    clerk_listener  listener;
+    void           *context;
+} clerk_desk;
+
+typedef struct service {
+    transport      *transport;
+    pthread_t       thread;
+    bool            has_thread;
+    pthread_mutex_t lock; /* all below */
+    pthread_cond_t  changed, nudge;
+    bool            over;
+    int             n_byes;
+    clerk_desk      desk;
+} service;
+
+/* Collective, as service_close, which waits until all messages have arrived; together = false: not collective, after a
+ * failure to open. */
+status service_open(service **out, transport *t);
+void   service_close(service *s, bool together); /* accepts NULL */
+
+/* A packet of head and body (may be NULL) sets off to another rank. Any thread. */
+status service_send(service *s, int to, packet_head head, const void *body, size_t bytes);
+
+/* In the service thread: a packet for the clerk. */
+status clerk_receive(service *s, int from, packet_head head, const char *body, size_t bytes);
+
+#endif
