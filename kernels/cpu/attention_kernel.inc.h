@@ -35,6 +35,7 @@ enum {
     PANEL = 3 * LANES,
     MAX_HEAD_DIM = 512,
     ROWS_AHEAD = 4,
+    SIDE = 4, /* of the square that is turned at once; divides PANEL and the units of a head */
     VALUES_STRIDE = KEY_TILE / PACK * GROUP + 16, /* one cache line more than a power of two */
     ALIGN = 64
 };
@@ -53,7 +54,7 @@ typedef struct item {
     unit  *k;    /* [KEY_TILE, head_dim / PACK] */
     unit  *v;    /* [head_dim / GROUP] of [KEY_TILE / PACK, GROUP], VALUES_STRIDE apart */
     float *s;    /* [KEY_TILE, PANEL]; the weights P replace it as units [KEY_TILE / PACK, PANEL] */
-    void  *row;  /* [MAX_HEAD_DIM] units on their way into another layout */
+    void  *row;  /* [SIDE, MAX_HEAD_DIM] units on their way into another layout */
     unit  *q;    /* per panel [head_dim / PACK, PANEL] */
     float *out;  /* per panel [head_dim, PANEL] */
     float *stat; /* per panel [2, PANEL]: maximum, sum */
@@ -70,7 +71,7 @@ static size_t item_place(item *it, char *base, int32_t head_dim, int32_t n_panel
     size_t s = at;
     at += KEY_TILE * PANEL;
     size_t row = at;
-    at += MAX_HEAD_DIM;
+    at += SIDE * MAX_HEAD_DIM;
     size_t q = at;
     at += panels * PANEL * dim / PACK;
     size_t out = at;
@@ -108,6 +109,31 @@ INLINE vec vec_exp(vec x)
     return vec_keep(vec_mul(p, vec_power2(t)), x, limit);
 }
 
+typedef uint32_t quad __attribute__((vector_size(4 * SIDE)));
+typedef uint16_t narrow8 __attribute__((vector_size(16)));
+typedef uint32_t wide8 __attribute__((vector_size(32)));
+
+INLINE quad quad_load(const void *from)
+{
+    quad x;
+    memcpy(&x, from, sizeof(x));
+    return x;
+}
+
+/* A square of 4-byte values, turned: to[j][i] = from[i][j]. */
+INLINE void turn(const void *from, size_t ldf, void *to, size_t ldt)
+{
+    const quad low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
+    const uint32_t *f = from;
+    uint32_t       *t = to;
+    const quad a = quad_load(f), b = quad_load(f + ldf), c = quad_load(f + 2 * ldf), d = quad_load(f + 3 * ldf);
+    const quad ab = __builtin_shuffle(a, b, low), cd = __builtin_shuffle(c, d, low);
+    const quad ab2 = __builtin_shuffle(a, b, high), cd2 = __builtin_shuffle(c, d, high);
+    const quad out[SIDE] = {__builtin_shuffle(ab, cd, first), __builtin_shuffle(ab, cd, second),
+                            __builtin_shuffle(ab2, cd2, first), __builtin_shuffle(ab2, cd2, second)};
+    UNROLL for (int i = 0; i < SIDE; i++) memcpy(t + (size_t)i * ldt, &out[i], sizeof(out[i]));
+}
+
 /* Channels of one row of q, k or v as units, in order. */
 INLINE void row_read(void *row, const void *x, int64_t at, int32_t n, dtype type)
 {
@@ -117,8 +143,12 @@ INLINE void row_read(void *row, const void *x, int64_t at, int32_t n, dtype type
         memcpy(to, (const float *)x + at, (size_t)n * sizeof(float));
     } else {
         const uint16_t *from = (const uint16_t *)x + at;
-        for (int32_t c = 0; c < n; c += 8)
-            for (int32_t i = 0; i < 8; i++) to[c + i] = bf16_to_f32(from[c + i]);
+        for (int32_t c = 0; c < n; c += 8) { /* bf16_to_f32, eight at once */
+            narrow8 half;
+            memcpy(&half, from + c, sizeof(half));
+            wide8 full = __builtin_convertvector(half, wide8) << 16;
+            memcpy(to + c, &full, sizeof(full));
+        }
     }
 #else
     (void)type;
@@ -268,54 +298,79 @@ INLINE void output_tile(const item *it, float *out, const vec factor[3], int32_t
     }
 }
 
+/* The state of a panel of n_rows rows lies as the panel does: [dim, n_rows], maxima and sums [n_rows]; heads first. So it
+ * comes and goes in runs, however many blocks there are. */
+INLINE size_t state_row(const attention_args *a, int32_t head, int32_t row)
+{
+    return (size_t)head * (size_t)a->n_q + (size_t)row;
+}
+
+/* [dim, n_rows], rows from_ld and to_ld apart. */
+INLINE void runs_copy(float *to, size_t to_ld, const float *from, size_t from_ld, int32_t n_rows, int32_t dim)
+{
+    if (n_rows == PANEL) {
+        memcpy(to, from, (size_t)dim * PANEL * sizeof(float));
+        return;
+    }
+    for (size_t c = 0; c < (size_t)dim; c++) memcpy(to + c * to_ld, from + c * from_ld, (size_t)n_rows * sizeof(float));
+}
+
 /* Queries and, in the first block or a later one, the empty or the given state. Rows past n_rows are zero. */
 INLINE void panel_read(const item *it, const attention_args *a, int32_t head, int32_t row, int32_t n_rows, unit *q,
                        float *out, float *stat, int32_t dim)
 {
     const int32_t n_units = dim / PACK;
-    memset(q, 0, (size_t)n_units * PANEL * sizeof(unit));
-    memset(out, 0, (size_t)dim * PANEL * sizeof(float));
-    for (int32_t r = 0; r < PANEL; r++) {
-        stat[r] = -INFINITY;
-        stat[PANEL + r] = 0.0f;
+    for (int32_t r = 0; r < PANEL; r += SIDE) {
+        for (int32_t i = 0; i < SIDE; i++) {
+            unit *to = (unit *)it->row + (size_t)i * MAX_HEAD_DIM;
+            if (r + i < n_rows)
+                row_read(to, a->q, ((int64_t)row + r + i) * a->ldq + (int64_t)head * dim, dim, a->type);
+            else
+                memset(to, 0, (size_t)n_units * sizeof(unit));
+        }
+        for (int32_t c = 0; c < n_units; c += SIDE)
+            turn((unit *)it->row + c, MAX_HEAD_DIM, q + (size_t)c * PANEL + r, PANEL);
     }
-    for (int32_t r = 0; r < n_rows; r++) {
-        const int64_t i = (int64_t)row + r;
-        const unit *from_q = it->row;
-        row_read(it->row, a->q, i * a->ldq + (int64_t)head * dim, dim, a->type);
-        for (int32_t c = 0; c < n_units; c++) q[c * PANEL + r] = from_q[c];
-        if (a->first) continue;
-        const float *from = a->state_out + (i * a->n_heads + head) * dim;
-        for (int32_t c = 0; c < dim; c++) out[c * PANEL + r] = from[c];
-        stat[r] = a->state_max[i * a->n_heads + head];
-        stat[PANEL + r] = a->state_sum[i * a->n_heads + head];
+    if (n_rows < PANEL || a->first) {
+        memset(out, 0, (size_t)dim * PANEL * sizeof(float));
+        for (int32_t r = 0; r < PANEL; r++) {
+            stat[r] = -INFINITY;
+            stat[PANEL + r] = 0.0f;
+        }
     }
+    if (a->first) return;
+    const size_t at = state_row(a, head, row), run = (size_t)n_rows * sizeof(float);
+    runs_copy(out, PANEL, a->state_out + at * (size_t)dim, (size_t)n_rows, n_rows, dim);
+    memcpy(stat, a->state_max + at, run);
+    memcpy(stat + PANEL, a->state_sum + at, run);
 }
 
 /* The state, or in the last block the result. A row that met no key at all becomes 0. */
-INLINE void panel_write(const attention_args *a, int32_t head, int32_t row, int32_t n_rows, float *out,
+INLINE void panel_write(const item *it, const attention_args *a, int32_t head, int32_t row, int32_t n_rows, float *out,
                         const float *stat, int32_t dim)
 {
-    if (a->last)
-        for (int32_t c = 0; c < dim; c++)
-            UNROLL for (int j = 0; j < 3; j++) {
-                float *o = out + c * PANEL + j * LANES;
-                vec_store(o, vec_div(vec_load(o), vec_load(stat + PANEL + j * LANES)));
-            }
-    for (int32_t r = 0; r < n_rows; r++) {
-        const int64_t i = (int64_t)row + r;
-        const bool empty = stat[PANEL + r] == 0.0f;
-        if (!a->last) {
-            float *to = a->state_out + (i * a->n_heads + head) * dim;
-            for (int32_t c = 0; c < dim; c++) to[c] = out[c * PANEL + r];
-            a->state_max[i * a->n_heads + head] = stat[r];
-            a->state_sum[i * a->n_heads + head] = stat[PANEL + r];
-        } else if (a->type == DT_F32) {
-            float *to = (float *)a->out + (i * a->ldo + (int64_t)head * dim);
-            for (int32_t c = 0; c < dim; c++) to[c] = empty ? 0.0f : out[c * PANEL + r];
-        } else {
-            uint16_t *to = (uint16_t *)a->out + (i * a->ldo + (int64_t)head * dim);
-            for (int32_t c = 0; c < dim; c++) to[c] = f32_to_bf16(empty ? 0.0f : out[c * PANEL + r]);
+    if (!a->last) {
+        const size_t at = state_row(a, head, row), run = (size_t)n_rows * sizeof(float);
+        runs_copy(a->state_out + at * (size_t)dim, (size_t)n_rows, out, PANEL, n_rows, dim);
+        memcpy(a->state_max + at, stat, run);
+        memcpy(a->state_sum + at, stat + PANEL, run);
+        return;
+    }
+    for (int32_t c = 0; c < dim; c++)
+        UNROLL for (int j = 0; j < 3; j++) {
+            float *o = out + c * PANEL + j * LANES;
+            vec_store(o, vec_div(vec_load(o), vec_load(stat + PANEL + j * LANES)));
+        }
+    for (int32_t r = 0; r < n_rows; r += SIDE) {
+        for (int32_t c = 0; c < dim; c += SIDE) turn(out + c * PANEL + r, PANEL, (float *)it->row + c, MAX_HEAD_DIM);
+        for (int32_t i = 0; i < SIDE && r + i < n_rows; i++) {
+            const int64_t at = ((int64_t)row + r + i) * a->ldo + (int64_t)head * dim;
+            float        *from = (float *)it->row + (size_t)i * MAX_HEAD_DIM;
+            if (stat[PANEL + r + i] == 0.0f) memset(from, 0, (size_t)dim * sizeof(float));
+            if (a->type == DT_F32)
+                memcpy((float *)a->out + at, from, (size_t)dim * sizeof(float));
+            else
+                for (int32_t c = 0; c < dim; c++) ((uint16_t *)a->out)[at + c] = f32_to_bf16(from[c]);
         }
     }
 }
@@ -348,7 +403,7 @@ INLINE void item_run(const attention_args *a, int32_t head, int32_t row, int32_t
     }
     for (int32_t p = 0; p < n_panels; p++) {
         const int32_t left = n_rows - p * PANEL;
-        panel_write(a, head, row + p * PANEL, left < PANEL ? left : PANEL, it.out + (size_t)p * out_size,
+        panel_write(&it, a, head, row + p * PANEL, left < PANEL ? left : PANEL, it.out + (size_t)p * out_size,
                     it.stat + p * 2 * PANEL, dim);
     }
 }
