@@ -189,12 +189,21 @@ typedef struct group_sums_args {
     dtype       type;
 } group_sums_args;
 
-/* From the sums of all rows, added in row order, to x * mul[c] + add[c]. */
+/* Adds rows to totals of the rows above them, one after the other: totals[group] += sums[row][group]. */
+typedef struct group_add_args {
+    const double *sums; /* [height, groups, 2] */
+    double       *totals; /* [groups, 2] */
+    int32_t       height, groups;
+    bool          first; /* there are no rows above: totals start as 0 */
+} group_add_args;
+
+/* From the totals of all rows to x * mul[c] + add[c]. */
 typedef struct group_finish_args {
-    const double *sums; /* [height, groups, 2], the whole image */
+    const double *totals; /* [groups, 2], the whole image */
     const float  *scale, *shift; /* [channels] */
     float        *mul, *add;     /* [channels] */
-    int32_t       height, width, channels, groups;
+    int64_t       n_pixels;      /* of the whole image */
+    int32_t       channels, groups;
     float         eps;
     bool          parity; /* mean and 1/std rounded to bf16 */
 } group_finish_args;
@@ -248,6 +257,7 @@ enum {
     X(euler)                                                                                                           \
     X(latent_unpack)                                                                                                   \
     X(group_sums)                                                                                                      \
+    X(group_add)                                                                                                       \
     X(group_finish)                                                                                                    \
     X(conv)                                                                                                            \
     X(to_u8)

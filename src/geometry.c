@@ -129,3 +129,14 @@ void geometry_positions(const geometry *g, row_range range, int32_t n_text, int3
         p[2] = token < 0 ? 0 : token % g->cols;
     }
 }
+
+int geometry_n_strips(const geometry *g, int n_ranks)
+{
+    return n_ranks < g->rows ? n_ranks : g->rows;
+}
+
+strip geometry_strip(const geometry *g, int n_strips, int index)
+{
+    const int32_t least = g->rows / n_strips, more = g->rows % n_strips;
+    return (strip){.first = index * least + (index < more ? index : more), .count = least + (index < more)};
+}

@@ -55,6 +55,14 @@ row_range geometry_tile(int32_t n_text, int32_t n_image, int32_t tile);
  * be (the first ranks have one more). */
 row_range geometry_split(int32_t n_text, int32_t n_image, int32_t n_ranks, int32_t rank);
 
+/* Strips of the decoder: whole rows of tokens, one strip under the other, as even as can be (the first have one more).
+ * There are no more strips than rows of tokens: ranks past them have nothing to decode. */
+typedef struct strip {
+    int32_t first, count; /* rows of tokens */
+} strip;
+int   geometry_n_strips(const geometry *g, int n_ranks);
+strip geometry_strip(const geometry *g, int n_strips, int index);
+
 /* First token among the image rows of a range; meaningless when it has none. */
 int32_t geometry_first_token(row_range range, int32_t n_text);
 

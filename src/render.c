@@ -26,7 +26,7 @@ struct renderer {
     const tap        *tap;
     stream           *compute;
     flux_transformer *transformer;
-    vae_decoder      *vae; /* rank 0 */
+    vae_decoder      *vae;
     prompt_rows       prompt; /* rank 0: of the last picture, for others with the same prompt */
     char              prompt_key[SHA256_HEX];
 };
@@ -46,7 +46,7 @@ typedef struct picture {
     void              *velocity; /* device: the same in the activations' type */
     float             *packed;   /* rank 0: the gathered latent [n_image, channels] */
     char               latents_sha256[SHA256_HEX], pixels_sha256[SHA256_HEX];
-    int64_t            exchanged; /* bytes before this picture */
+    int64_t            exchanged; /* bytes that this rank sent in the step loop; during it: before it */
     double             computed;  /* floating-point operations before it */
     double             loop_s, loop_cpu_s; /* of the step loop: wall clock, and processor seconds of this rank */
     double             started;
@@ -107,9 +107,9 @@ status renderer_open(renderer **out, const renderer_opts *opts)
         .model = opts->model, .grid = opts->grid, .dev = opts->dev, .compute = r->compute, .tap = r->tap,
         .type = opts->job->precision, .n_blocks = opts->n_blocks, .reverse_order = opts->reverse_order,
         .schedule = opts->job->parallel.schedule == SCHEDULE_NEIGHBOUR ? EXCHANGE_NEIGHBOUR : EXCHANGE_ORDERED}));
-    if (speaks(r))
-        TRY(vae_decoder_open(&r->vae, &(vae_decoder_opts){
-            .model = opts->model, .dev = opts->dev, .compute = r->compute, .tap = r->tap, .type = opts->job->precision}));
+    TRY(vae_decoder_open(&r->vae, &(vae_decoder_opts){
+        .model = opts->model, .comm = r->comm, .dev = opts->dev, .compute = r->compute, .tap = r->tap,
+        .type = opts->job->precision}));
 fail:
     st = comm_agree(opts->grid->replica, st);
     if (st != ST_OK) {
@@ -367,7 +367,6 @@ static status begin(renderer *r, picture *x)
     const int          base_px = p->position.base_resolution > 0 ? p->position.base_resolution : m->vae.sample_size;
     report_phase(r->opts.report, p->id, "start");
     dump_picture(r->opts.dump, p->id);
-    x->exchanged = comm_exchange_bytes(r->comm);
     x->computed = device_count(r->opts.dev).flops;
     TRY(count_text_rows(r, x));
     st = geometry_make(&x->geometry, p->width, p->height, m->vae.scale);
@@ -512,6 +511,7 @@ static status denoise(renderer *r, picture *x, int step)
     const schedule_step *s = &x->schedule->steps[step];
     const int64_t        n = (int64_t)flux_transformer_rows(r->transformer).n_image * r->opts.model->flux.in_channels;
     if (step == 0) {
+        x->exchanged = comm_exchange_bytes(r->comm);
         x->loop_s = -report_now();
         x->loop_cpu_s = -cpu_seconds();
         report_phase(r->opts.report, x->job->id, "denoise");
@@ -528,6 +528,7 @@ static status denoise(renderer *r, picture *x, int step)
     if (st == ST_OK) st = flux_transformer_sync(r->transformer);
     TRY(agree(r, st));
     if (step == x->job->steps - 1) {
+        x->exchanged = comm_exchange_bytes(r->comm) - x->exchanged;
         x->loop_s += report_now();
         x->loop_cpu_s += cpu_seconds();
     }
@@ -580,30 +581,48 @@ static status sink_rows(void *ctx, int32_t first_row, int32_t n_rows, const uint
     return st != ST_OK ? st : png_writer_rows(sink->png, n_rows, rgb);
 }
 
+/* Where rank 0 puts the picture's rows; all zero elsewhere. */
+static status open_sink(renderer *r, picture *x, picture_sink *sink)
+{
+    status         st = ST_OK;
+    const png_note notes[] = {{"Software", "dype-dist"}, {"dype-dist", x->recipe.json}};
+    if (!speaks(r)) return ST_OK;
+    sink->row_bytes = (size_t)x->geometry.width * 3;
+    TRY(sha256_open(&sink->hash));
+    TRY(png_writer_open(&sink->png, &(png_writer_opts){.path = x->job->output, .width = x->geometry.width,
+                                                       .height = x->geometry.height, .notes = notes, .n_notes = 2,
+                                                       .overwrite = r->opts.overwrite}));
+fail:
+    return st;
+}
+
+/* The file gets its name, the log its checksum. */
+static status commit_sink(renderer *r, picture *x, picture_sink *sink)
+{
+    status st = ST_OK;
+    if (!speaks(r)) return ST_OK;
+    st = png_writer_commit(sink->png);
+    sink->png = NULL;
+    TRY(st);
+    st = sha256_finish(sink->hash, x->pixels_sha256);
+    sink->hash = NULL;
+fail:
+    return st;
+}
+
 static status decode(renderer *r, picture *x)
 {
-    status             st = ST_OK;
-    const job_picture *p = x->job;
-    picture_sink       sink = {.row_bytes = (size_t)x->geometry.width * 3};
-    const png_note     notes[] = {{"Software", "dype-dist"}, {"dype-dist", x->recipe.json}};
-    report_phase(r->opts.report, p->id, "decode");
-    if (!speaks(r)) return agree(r, ST_OK); /* waits for rank 0 */
-    TRY(sha256_open(&sink.hash));
-    TRY(png_writer_open(&sink.png, &(png_writer_opts){.path = p->output, .width = x->geometry.width,
-                                                      .height = x->geometry.height, .notes = notes, .n_notes = 2,
-                                                      .overwrite = r->opts.overwrite}));
+    status       st = ST_OK;
+    picture_sink sink = {0};
+    report_phase(r->opts.report, x->job->id, "decode");
+    TRY(agree(r, open_sink(r, x, &sink)));
     vae_decoder_parity(r->vae, parity_of(r, x));
     TRY(vae_decoder_decode(r->vae, &x->geometry, x->packed, &(row_sink){.ctx = &sink, .rows = sink_rows}));
-    st = png_writer_commit(sink.png);
-    sink.png = NULL;
-    if (st == ST_OK) {
-        st = sha256_finish(sink.hash, x->pixels_sha256);
-        sink.hash = NULL;
-    }
+    TRY(agree(r, commit_sink(r, x, &sink)));
 fail:
     png_writer_abandon(sink.png);
     sha256_close(sink.hash);
-    return agree(r, st);
+    return st;
 }
 
 /* Every rank's rows and bytes sent, for the log. */
@@ -620,7 +639,7 @@ static status finish(renderer *r, picture *x)
     status          st = ST_OK;
     const int       n_ranks = comm_size(r->comm);
     const row_range rows = geometry_split(x->n_text, x->geometry.n_image, n_ranks, comm_rank(r->comm));
-    rank_figures    mine = {rows.count, rows.n_text, comm_exchange_bytes(r->comm) - x->exchanged,
+    rank_figures    mine = {rows.count, rows.n_text, x->exchanged,
                             (int64_t)device_peak_bytes(r->opts.dev), device_count(r->opts.dev).flops - x->computed,
                             x->loop_s, x->loop_cpu_s};
     rank_figures   *all = calloc((size_t)n_ranks, sizeof(*all));

@@ -5,189 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "arena.h"
-#include "linear.h"
+#include "exchange.h"
+#include "vae_strips.h"
+#include "vae_weights.h"
 
-enum { MAX_RESNETS = 16, MAX_UP_BLOCKS = VAE_MAX_BLOCKS, SINK_ROWS = 64 };
+enum { SINK_ROWS = 64, RGB = 3 };
 static const float NORM_EPS = 1e-6f;
-
-typedef struct norm {
-    weight scale, shift;
-    float *on_device; /* [2, channels]: scale, then shift */
-} norm;
-
-typedef struct resnet {
-    norm    norm1, norm2;
-    linear  conv1, conv2, shortcut; /* shortcut.w.data is NULL when the widths are equal */
-    int32_t c_in, c_out;
-} resnet;
-
-typedef struct mid_attention {
-    norm   norm;
-    linear q, k, v, out;
-} mid_attention;
-
-typedef struct up_block {
-    resnet  resnets[MAX_RESNETS];
-    linear  upsample; /* w.data is NULL in the last block */
-    int32_t c_out;
-} up_block;
-
-typedef struct decoder_ends {
-    linear post_quant; /* w.data is NULL without use_post_quant_conv */
-    linear conv_in, conv_out;
-    norm   norm_out;
-} decoder_ends;
 
 struct vae_decoder {
     vae_decoder_opts opts;
     vae_config       config;
-    weights         *files;
-    decoder_ends     ends;
-    resnet           mid[2];
-    mid_attention    attention;
-    up_block         up[MAX_UP_BLOCKS];
+    vae_weights     *weights;
     bool             parity;
-    int              n_resnets; /* per up block */
-    float           *norms;     /* device: all of them */
-    size_t           norm_floats;
 };
-
-/* ---- weights by name */
-
-enum { DIM_IN, DIM_OUT, DIM_3, DIM_1, DIM_LATENT, DIM_RGB };
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define CONV3(type, field, name, out, in)                                                                              \
-    {offsetof(type, field.w), name ".weight", 4, {out, in, DIM_3, DIM_3}, false, NULL},                                \
-    {offsetof(type, field.b), name ".bias", 1, {out}, false, NULL}
-#define CONV1(type, field, name, out, in)                                                                              \
-    {offsetof(type, field.w), name ".weight", 4, {out, in, DIM_1, DIM_1}, false, NULL},                                \
-    {offsetof(type, field.b), name ".bias", 1, {out}, false, NULL}
-#define LINEAR(type, field, name, old)                                                                                 \
-    {offsetof(type, field.w), name ".weight", 2, {DIM_OUT, DIM_IN}, false, old ".weight"},                             \
-    {offsetof(type, field.b), name ".bias", 1, {DIM_OUT}, false, old ".bias"}
-#define NORM(type, field, name, n)                                                                                     \
-    {offsetof(type, field.scale), name ".weight", 1, {n}, false, NULL},                                                \
-    {offsetof(type, field.shift), name ".bias", 1, {n}, false, NULL}
-
-static const weight_spec resnet_specs[] = {
-    NORM(resnet, norm1, "norm1", DIM_IN),
-    CONV3(resnet, conv1, "conv1", DIM_OUT, DIM_IN),
-    NORM(resnet, norm2, "norm2", DIM_OUT),
-    CONV3(resnet, conv2, "conv2", DIM_OUT, DIM_OUT),
-};
-static const weight_spec shortcut_specs[] = {CONV1(resnet, shortcut, "conv_shortcut", DIM_OUT, DIM_IN)};
-static const weight_spec upsample_specs[] = {CONV3(up_block, upsample, "upsamplers.0.conv", DIM_OUT, DIM_IN)};
-static const weight_spec attention_specs[] = {
-    NORM(mid_attention, norm, "group_norm", DIM_IN),
-    LINEAR(mid_attention, q, "to_q", "query"),
-    LINEAR(mid_attention, k, "to_k", "key"),
-    LINEAR(mid_attention, v, "to_v", "value"),
-    LINEAR(mid_attention, out, "to_out.0", "proj_attn"),
-};
-static const weight_spec post_quant_specs[] = {
-    CONV1(decoder_ends, post_quant, "post_quant_conv", DIM_LATENT, DIM_LATENT),
-};
-static const weight_spec end_specs[] = {
-    CONV3(decoder_ends, conv_in, "conv_in", DIM_IN, DIM_LATENT),
-    NORM(decoder_ends, norm_out, "conv_norm_out", DIM_OUT),
-    CONV3(decoder_ends, conv_out, "conv_out", DIM_RGB, DIM_OUT),
-};
-
-static status bind_resnet(vae_decoder *v, const char *prefix, int32_t c_in, int32_t c_out, resnet *r)
-{
-    status        st = ST_OK;
-    const int64_t dims[] = {[DIM_IN] = c_in, [DIM_OUT] = c_out, [DIM_3] = 3, [DIM_1] = 1};
-    r->c_in = c_in;
-    r->c_out = c_out;
-    TRY(weights_bind_under(v->files, prefix, resnet_specs, COUNT(resnet_specs), dims, r));
-    if (c_in != c_out) TRY(weights_bind_under(v->files, prefix, shortcut_specs, COUNT(shortcut_specs), dims, r));
-fail:
-    return st;
-}
-
-static status bind_all(vae_decoder *v)
-{
-    status            st = ST_OK;
-    const vae_config *c = &v->config;
-    const int         n = c->n_blocks;
-    char              prefix[96];
-    int32_t           width = c->block_out_channels[n - 1];
-    const int64_t     dims[] = {[DIM_IN] = width, [DIM_OUT] = c->block_out_channels[0], [DIM_3] = 3, [DIM_1] = 1,
-                                [DIM_LATENT] = c->latent_channels, [DIM_RGB] = c->out_channels};
-    const int64_t     mid_dims[] = {[DIM_IN] = width, [DIM_OUT] = width};
-
-    TRY(weights_bind_under(v->files, "decoder.", end_specs, COUNT(end_specs), dims, &v->ends));
-    if (c->use_post_quant_conv)
-        TRY(weights_bind_under(v->files, "", post_quant_specs, COUNT(post_quant_specs), dims, &v->ends));
-    for (int i = 0; i < 2; i++) {
-        snprintf(prefix, sizeof(prefix), "decoder.mid_block.resnets.%d.", i);
-        TRY(bind_resnet(v, prefix, width, width, &v->mid[i]));
-    }
-    if (c->mid_block_add_attention)
-        TRY(weights_bind_under(v->files, "decoder.mid_block.attentions.0.", attention_specs, COUNT(attention_specs),
-                               mid_dims, &v->attention));
-    for (int i = 0; i < n; i++) {
-        up_block *u = &v->up[i];
-        u->c_out = c->block_out_channels[n - 1 - i];
-        for (int j = 0; j < v->n_resnets; j++) {
-            snprintf(prefix, sizeof(prefix), "decoder.up_blocks.%d.resnets.%d.", i, j);
-            TRY(bind_resnet(v, prefix, j == 0 ? width : u->c_out, u->c_out, &u->resnets[j]));
-        }
-        width = u->c_out;
-        if (i == n - 1) continue;
-        const int64_t up_dims[] = {[DIM_IN] = width, [DIM_OUT] = width, [DIM_3] = 3};
-        snprintf(prefix, sizeof(prefix), "decoder.up_blocks.%d.", i);
-        TRY(weights_bind_under(v->files, prefix, upsample_specs, COUNT(upsample_specs), up_dims, u));
-    }
-fail:
-    return st;
-}
-
-/* Visits all norms in one order: first to count (host NULL), then to widen them. */
-static void place_norm(vae_decoder *v, norm *n, float *host)
-{
-    const size_t channels = (size_t)weight_count(&n->scale);
-    if (n->scale.data == NULL) return;
-    if (host != NULL) {
-        const bool round = v->opts.type == DT_BF16;
-        weight_widen(&n->scale, round, host + v->norm_floats);
-        weight_widen(&n->shift, round, host + v->norm_floats + channels);
-        n->on_device = v->norms + v->norm_floats;
-    }
-    v->norm_floats += 2 * channels;
-}
-
-static void place_norms(vae_decoder *v, float *host)
-{
-    v->norm_floats = 0;
-    for (int i = 0; i < 2; i++) {
-        place_norm(v, &v->mid[i].norm1, host);
-        place_norm(v, &v->mid[i].norm2, host);
-    }
-    place_norm(v, &v->attention.norm, host);
-    for (int i = 0; i < v->config.n_blocks; i++)
-        for (int j = 0; j < v->n_resnets; j++) {
-            place_norm(v, &v->up[i].resnets[j].norm1, host);
-            place_norm(v, &v->up[i].resnets[j].norm2, host);
-        }
-    place_norm(v, &v->ends.norm_out, host);
-}
-
-static status upload_norms(vae_decoder *v)
-{
-    status st = ST_OK;
-    place_norms(v, NULL);
-    float *host = malloc(v->norm_floats * sizeof(float));
-    if (host == NULL) return err_set(ST_NO_MEMORY, "VAE norm weights: %zu floats", v->norm_floats);
-    TRY(device_alloc(v->opts.dev, v->norm_floats * sizeof(float), "VAE norm weights", (void **)&v->norms));
-    place_norms(v, host);
-    TRY(stream_copy_in(v->opts.compute, v->norms, host, v->norm_floats * sizeof(float)));
-    TRY(stream_sync(v->opts.compute));
-fail:
-    free(host);
-    return st;
-}
 
 status vae_decoder_open(vae_decoder **out, const vae_decoder_opts *opts)
 {
@@ -196,15 +26,7 @@ status vae_decoder_open(vae_decoder **out, const vae_decoder_opts *opts)
     if (v == NULL) return err_set(ST_NO_MEMORY, "VAE: %zu bytes", sizeof(*v));
     v->opts = *opts;
     v->config = opts->model->vae;
-    v->n_resnets = v->config.layers_per_block + 1;
-    if (v->n_resnets > MAX_RESNETS) {
-        st = err_set(ST_BAD_MODEL, "vae/config.json: layers_per_block: got %d, at most %d", v->config.layers_per_block,
-                     MAX_RESNETS - 1);
-        goto fail;
-    }
-    TRY(model_open_weights(&v->files, opts->model, MODEL_VAE));
-    TRY(bind_all(v));
-    TRY(upload_norms(v));
+    TRY(vae_weights_open(&v->weights, opts->model, opts->type, opts->dev, opts->compute));
     *out = v;
     return ST_OK;
 fail:
@@ -215,8 +37,7 @@ fail:
 void vae_decoder_close(vae_decoder *v)
 {
     if (v == NULL) return;
-    device_free(v->opts.dev, v->norms);
-    weights_close(v->files);
+    vae_weights_close(v->weights);
     free(v);
 }
 
@@ -225,22 +46,52 @@ void vae_decoder_parity(vae_decoder *v, bool parity)
     v->parity = parity;
 }
 
-/* ---- one decode */
-
 /* A walk through the decoder, done twice: dry, to learn how large the buffers must be, then for real. `at` holds the
- * stage's input; a stage that changes shape writes into `other`, and the two change places. */
+ * stage's input; a stage that changes shape writes into `other`, and the two change places.
+ *
+ * The first failure to put an operation is kept in st; after it nothing is computed, but what the other strips wait for is
+ * still put, so that they come to the end of the walk too. */
 typedef struct walk {
-    vae_decoder   *v;
-    bool           dry;
-    int32_t        height, width; /* of `at` */
-    int32_t        channels;
-    unsigned char *at, *other, *inner;
-    size_t         at_bytes, other_bytes, inner_bytes; /* dry: the largest so far */
-    bool           swapped;                            /* dry: which of at and other is which */
-    unsigned char *q, *k, *values, *mixed;
-    double        *sums; /* [height, groups, 2] */
-    float         *mul, *add; /* [widest] */
+    const vae_config  *config;
+    const vae_weights *weights;
+    dtype              type;
+    bool               dry, parity;
+    status             st;
+    vae_strips         strips;
+    stream            *compute;
+    const tap         *tap;
+    int32_t            first, height, width; /* of `at`: first row in the picture, rows held here */
+    int32_t            all_rows;             /* of the picture, at this resolution */
+    int32_t            channels;
+    unsigned char     *at, *other, *inner;
+    size_t             at_bytes, other_bytes, inner_bytes; /* dry: the largest so far */
+    bool               swapped;                            /* dry: which of at and other is which */
+    unsigned char     *above, *below; /* one row of each neighbour */
+    size_t             halo_bytes;
+    unsigned char     *q, *mixed, *head, *block; /* attention; block: [keys, 2, channels] */
+    float             *state_max, *state_sum;
+    double            *sums;          /* [height, groups, 2] */
+    double            *carry, *total; /* [groups, 2]: of the rows so far, and of all */
+    float             *mul, *add;     /* [widest] */
+    kv_exchange       *exchange;
 } walk;
+
+static void keep(walk *w, status st)
+{
+    if (w->st == ST_OK) w->st = st;
+}
+
+/* Puts an operation unless this rank has failed or the walk is dry. */
+#define PUT(w, call)                                                                                                   \
+    do {                                                                                                               \
+        if (!(w)->dry && (w)->st == ST_OK) keep(w, call);                                                              \
+    } while (0)
+
+/* Puts what others wait for. */
+#define PUT_ALWAYS(w, call)                                                                                            \
+    do {                                                                                                               \
+        if (!(w)->dry) keep(w, call);                                                                                  \
+    } while (0)
 
 static void grow(size_t *bytes, size_t wanted)
 {
@@ -249,7 +100,7 @@ static void grow(size_t *bytes, size_t wanted)
 
 static size_t bytes_of(const walk *w, int32_t height, int32_t width, int32_t channels)
 {
-    return (size_t)height * (size_t)width * (size_t)channels * dtype_bytes(w->v->opts.type);
+    return (size_t)height * (size_t)width * (size_t)channels * dtype_bytes(w->type);
 }
 
 static void swap(walk *w)
@@ -264,228 +115,404 @@ static void swap(walk *w)
 }
 
 /* Statistics of x, ready for a convolution that reads it normalised. */
-static status put_norm(walk *w, const norm *n, const void *x, int32_t channels)
+static void put_norm(walk *w, const norm *n, const void *x, int32_t channels)
 {
-    status       st = ST_OK;
-    vae_decoder *v = w->v;
-    if (w->dry) return ST_OK;
-    TRY(stream_group_sums(v->opts.compute, &(group_sums_args){
-        .x = x, .sums = w->sums, .height = w->height, .width = w->width, .channels = channels,
-        .groups = v->config.norm_num_groups, .type = v->opts.type}));
-    TRY(stream_group_finish(v->opts.compute, &(group_finish_args){
-        .sums = w->sums, .scale = n->on_device, .shift = n->on_device + channels, .mul = w->mul, .add = w->add,
-        .height = w->height, .width = w->width, .channels = channels, .groups = v->config.norm_num_groups,
-        .eps = NORM_EPS, .parity = v->parity}));
-fail:
-    return st;
+    const int32_t groups = w->config->norm_num_groups;
+    const size_t  bytes = 2 * (size_t)groups * sizeof(double);
+    PUT(w, stream_group_sums(w->compute, &(group_sums_args){
+        .x = x, .sums = w->sums, .height = w->height, .width = w->width, .channels = channels, .groups = groups,
+        .type = w->type}));
+    PUT_ALWAYS(w, vae_strips_take_carry(&w->strips, w->carry, bytes));
+    PUT(w, stream_group_add(w->compute, &(group_add_args){
+        .sums = w->sums, .totals = w->carry, .height = w->height, .groups = groups, .first = w->first == 0}));
+    PUT_ALWAYS(w, vae_strips_pass_carry(&w->strips, w->carry, w->total, bytes));
+    PUT(w, stream_group_finish(w->compute, &(group_finish_args){
+        .totals = w->total, .scale = n->on_device, .shift = n->on_device + channels, .mul = w->mul, .add = w->add,
+        .n_pixels = (int64_t)w->all_rows * w->width, .channels = channels, .groups = groups, .eps = NORM_EPS,
+        .parity = w->parity}));
 }
 
 typedef struct conv_call {
     const linear *l;
-    const void   *x, *residual;
+    void         *x;
+    const void   *residual;
     void         *y;
-    int32_t       kernel;
+    int32_t       c_in, c_out, kernel;
     bool          normed, silu, upsample;
 } conv_call;
 
-/* height and width of the walk are those of the output. */
-static status put_conv(walk *w, conv_call c)
+static status lend_and_convolve(walk *w, const conv_args *args, const linear *l)
 {
-    status        st = ST_OK;
-    vae_decoder  *v = w->v;
-    linear_weight lent;
-    if (w->dry) return ST_OK;
-    TRY(linear_lend(v->opts.compute, c.l, &lent));
-    TRY(stream_conv(v->opts.compute, &(conv_args){
-        .x = c.x, .y = c.y, .residual = c.residual, .norm_mul = c.normed ? w->mul : NULL,
-        .norm_add = c.normed ? w->add : NULL, .w = lent, .height = w->height, .width = w->width,
-        .c_in = (int32_t)c.l->w.shape[1], .c_out = (int32_t)c.l->w.shape[0], .kernel = c.kernel,
-        .type = v->opts.type, .y_type = v->opts.type, .silu = c.silu, .upsample = c.upsample,
-        .parity = v->parity}));
-    TRY(linear_return(v->opts.compute, &lent));
+    status    st = ST_OK;
+    conv_args with_weights = *args;
+    TRY(linear_lend(w->compute, l, &with_weights.w));
+    TRY(stream_conv(w->compute, &with_weights));
+    TRY(linear_return(w->compute, &with_weights.w));
 fail:
     return st;
 }
 
-static status tap_stage(walk *w, const char *name)
+/* first, height and width of the walk are those of the output. */
+static void put_conv(walk *w, conv_call c)
 {
-    vae_decoder *v = w->v;
-    if (w->dry) return ST_OK;
-    return tap_rows(v->opts.tap, v->opts.compute, name, 0, v->opts.type, w->at, w->channels, 0,
-                    (int64_t)w->height * w->width, w->channels);
+    const int32_t shrink = c.upsample ? 2 : 1; /* of the input */
+    const size_t  row_bytes = bytes_of(w, 1, w->width / shrink, c.c_in);
+    const bool    has_above = w->first > 0, has_below = w->first + w->height < w->all_rows;
+    if (c.kernel > 1) {
+        grow(&w->halo_bytes, row_bytes);
+        PUT_ALWAYS(w, vae_strips_halo(&w->strips, c.x, w->height / shrink, row_bytes, w->above, w->below));
+    }
+    PUT(w, lend_and_convolve(w, &(conv_args){
+        .x = c.x, .x_above = c.kernel > 1 && has_above ? w->above : NULL,
+        .x_below = c.kernel > 1 && has_below ? w->below : NULL, .y = c.y, .residual = c.residual,
+        .norm_mul = c.normed ? w->mul : NULL, .norm_add = c.normed ? w->add : NULL, .height = w->height,
+        .width = w->width, .first_row = w->first, .c_in = c.c_in, .c_out = c.c_out, .kernel = c.kernel, .type = w->type,
+        .y_type = w->type, .silu = c.silu, .upsample = c.upsample, .parity = w->parity}, c.l));
+}
+
+static void tap_stage(walk *w, const char *name, const void *x, int32_t channels)
+{
+    PUT(w, tap_rows(w->tap, w->compute, name, 0, w->type, x, channels, (int64_t)w->first * w->width,
+                    (int64_t)w->height * w->width, channels));
 }
 
 /* x + conv2(silu(norm2(conv1(silu(norm1(x)))))), x through the shortcut where the width changes. */
-static status walk_resnet(walk *w, const resnet *r)
+static void walk_resnet(walk *w, const resnet *r)
 {
-    status st = ST_OK;
-    size_t out_bytes = bytes_of(w, w->height, w->width, r->c_out);
-    bool   widens = r->c_in != r->c_out;
+    const size_t out_bytes = bytes_of(w, w->height, w->width, r->c_out);
     grow(&w->inner_bytes, out_bytes);
-    TRY(put_norm(w, &r->norm1, w->at, r->c_in));
-    TRY(put_conv(w, (conv_call){.l = &r->conv1, .x = w->at, .y = w->inner, .kernel = 3, .normed = true, .silu = true}));
-    if (widens) {
+    put_norm(w, &r->norm1, w->at, r->c_in);
+    put_conv(w, (conv_call){.l = &r->conv1, .x = w->at, .y = w->inner, .c_in = r->c_in, .c_out = r->c_out, .kernel = 3,
+                            .normed = true, .silu = true});
+    if (r->c_in != r->c_out) {
         grow(&w->other_bytes, out_bytes);
-        TRY(put_conv(w, (conv_call){.l = &r->shortcut, .x = w->at, .y = w->other, .kernel = 1}));
+        put_conv(w, (conv_call){.l = &r->shortcut, .x = w->at, .y = w->other, .c_in = r->c_in, .c_out = r->c_out,
+                                .kernel = 1});
         swap(w);
     }
-    TRY(put_norm(w, &r->norm2, w->inner, r->c_out));
-    TRY(put_conv(w, (conv_call){.l = &r->conv2, .x = w->inner, .y = w->at, .residual = w->at, .kernel = 3,
-                                .normed = true, .silu = true}));
+    put_norm(w, &r->norm2, w->inner, r->c_out);
+    put_conv(w, (conv_call){.l = &r->conv2, .x = w->inner, .y = w->at, .residual = w->at, .c_in = r->c_out,
+                            .c_out = r->c_out, .kernel = 3, .normed = true, .silu = true});
     w->channels = r->c_out;
-fail:
-    return st;
 }
 
-static status walk_upsample(walk *w, const up_block *u)
+static void walk_upsample(walk *w, const up_block *u)
 {
-    status st = ST_OK;
+    w->first *= 2;
     w->height *= 2;
     w->width *= 2;
+    w->all_rows *= 2;
     grow(&w->other_bytes, bytes_of(w, w->height, w->width, u->c_out));
-    TRY(put_conv(w, (conv_call){.l = &u->upsample, .x = w->at, .y = w->other, .kernel = 3, .upsample = true}));
+    put_conv(w, (conv_call){.l = &u->upsample, .x = w->at, .y = w->other, .c_in = u->c_out, .c_out = u->c_out,
+                            .kernel = 3, .upsample = true});
     swap(w);
-fail:
-    return st;
 }
 
-/* x + out(softmax(q k^T / sqrt(C)) v) over all latent pixels, one head as wide as the channels. */
-static status walk_attention(walk *w)
+/* Keys or values of this strip's pixels to their places: those of other ranks' blocks to `head`, ours to `block`. */
+static void put_into_block(walk *w, const geometry *g, const void *x, size_t at)
 {
-    status               st = ST_OK;
-    vae_decoder         *v = w->v;
-    const mid_attention *a = &v->attention;
+    const pixel_range own = vae_strip_pixels(g, w->strips.n_strips, w->strips.rank);
+    const pixel_range keys = vae_strip_keys(g, w->strips.n_strips, w->strips.rank);
+    const size_t      row = bytes_of(w, 1, 1, w->channels);
+    const int64_t     split = keys.first < own.end ? keys.first : own.end; /* the first pixel of our own block */
+    const copy_rows_args head = {.x = x, .y = w->head + at, .ldx_bytes = (int64_t)row, .ldy_bytes = 2 * (int64_t)row,
+                                 .row_bytes = (int64_t)row, .n_rows = (int32_t)(split - own.first)};
+    copy_rows_args       ours = head;
+    ours.x = (const unsigned char *)x + (size_t)(split - own.first) * row;
+    ours.y = w->block + at;
+    ours.n_rows = (int32_t)(own.end - split);
+    if (head.n_rows > 0) PUT(w, stream_copy_rows(w->compute, &head));
+    if (ours.n_rows > 0) PUT(w, stream_copy_rows(w->compute, &ours));
+}
+
+/* Softmax over the blocks of all strips, in the order of the pixels. */
+static void attend(walk *w, const geometry *g)
+{
+    const int32_t c = w->channels, n_q = w->height * w->width;
+    int64_t       n_left = (int64_t)g->latent_h * g->latent_w;
+    bool          first = true;
+    for (;;) {
+        kv_block block = {0};
+        PUT_ALWAYS(w, kv_exchange_next(w->exchange, w->compute, &block));
+        if (block.data == NULL) break;
+        n_left -= block.n_rows;
+        PUT(w, stream_attention(w->compute, &(attention_args){
+            .q = w->q, .k = block.data, .v = (const unsigned char *)block.data + bytes_of(w, 1, 1, c), .out = w->mixed,
+            .state_max = w->state_max, .state_sum = w->state_sum, .state_out = (float *)(void *)w->inner,
+            .ldq = c, .ldk = 2 * c, .ldv = 2 * c, .ldo = c, .n_q = n_q, .n_kv = block.n_rows, .n_heads = 1, .head_dim = c,
+            .scale = 1.0f / sqrtf((float)c), .type = w->type, .first = first, .last = n_left == 0}));
+        first = false;
+    }
+    PUT_ALWAYS(w, kv_exchange_end(w->exchange, w->compute));
+}
+
+/* x + out(softmax(q k^T / sqrt(C)) v) over all latent pixels, one head as wide as the channels. K and V first, so that the
+ * first block travels under Q. */
+static void walk_attention(walk *w, const geometry *g)
+{
+    const mid_attention *a = &w->weights->attention;
     const int32_t        c = w->channels;
-    const int64_t        n = (int64_t)w->height * w->width;
-    if (w->dry || !v->config.mid_block_add_attention) return ST_OK;
-    TRY(put_norm(w, &a->norm, w->at, c));
-    TRY(put_conv(w, (conv_call){.l = &a->q, .x = w->at, .y = w->q, .kernel = 1, .normed = true}));
-    TRY(put_conv(w, (conv_call){.l = &a->k, .x = w->at, .y = w->k, .kernel = 1, .normed = true}));
-    TRY(put_conv(w, (conv_call){.l = &a->v, .x = w->at, .y = w->values, .kernel = 1, .normed = true}));
-    TRY(stream_attention(v->opts.compute, &(attention_args){
-        .q = w->q, .k = w->k, .v = w->values, .out = w->mixed, .ldq = c, .ldk = c, .ldv = c, .ldo = c,
-        .n_q = (int32_t)n, .n_kv = (int32_t)n, .n_heads = 1, .head_dim = c, .scale = 1.0f / sqrtf((float)c),
-        .type = v->opts.type, .first = true, .last = true}));
-    TRY(put_conv(w, (conv_call){.l = &a->out, .x = w->mixed, .y = w->at, .residual = w->at, .kernel = 1}));
-fail:
-    return st;
+    conv_call            project = {.x = w->at, .c_in = c, .c_out = c, .kernel = 1, .normed = true};
+    if (!w->config->mid_block_add_attention) return;
+    grow(&w->inner_bytes, (size_t)w->height * (size_t)w->width * (size_t)c * sizeof(float)); /* the state's outputs */
+    if (w->dry) return;
+    put_norm(w, &a->norm, w->at, c);
+    project.l = &a->k;
+    project.y = w->q;
+    put_conv(w, project);
+    put_into_block(w, g, w->q, 0);
+    project.l = &a->v;
+    project.y = w->mixed;
+    put_conv(w, project);
+    put_into_block(w, g, w->mixed, bytes_of(w, 1, 1, c));
+    PUT_ALWAYS(w, vae_strips_edges(&w->strips, g, w->head, w->block, 2 * bytes_of(w, 1, 1, c)));
+    PUT_ALWAYS(w, kv_exchange_begin(w->exchange, w->compute, w->block));
+    project.l = &a->q;
+    project.y = w->q;
+    put_conv(w, project);
+    attend(w, g);
+    put_conv(w, (conv_call){.l = &a->out, .x = w->mixed, .y = w->at, .residual = w->at, .c_in = c, .c_out = c, .kernel = 1});
 }
 
 /* From the latent in `at` to the input of conv_out. */
-static status walk_all(walk *w, const geometry *g)
+static void walk_all(walk *w, const geometry *g)
 {
-    status            st = ST_OK;
-    vae_decoder      *v = w->v;
-    const vae_config *c = &v->config;
-    w->height = g->latent_h;
+    const vae_config   *c = w->config;
+    const decoder_ends *ends = &w->weights->ends;
+    w->first = w->strips.mine.first * PATCH;
+    w->height = w->strips.mine.count * PATCH;
     w->width = g->latent_w;
+    w->all_rows = g->latent_h;
     w->channels = c->latent_channels;
     grow(&w->at_bytes, bytes_of(w, w->height, w->width, w->channels));
     if (c->use_post_quant_conv) {
         grow(&w->other_bytes, bytes_of(w, w->height, w->width, w->channels));
-        TRY(put_conv(w, (conv_call){.l = &v->ends.post_quant, .x = w->at, .y = w->other, .kernel = 1}));
+        put_conv(w, (conv_call){.l = &ends->post_quant, .x = w->at, .y = w->other, .c_in = w->channels,
+                                .c_out = w->channels, .kernel = 1});
         swap(w);
     }
-    w->channels = c->block_out_channels[c->n_blocks - 1];
-    grow(&w->other_bytes, bytes_of(w, w->height, w->width, w->channels));
-    TRY(put_conv(w, (conv_call){.l = &v->ends.conv_in, .x = w->at, .y = w->other, .kernel = 3}));
+    const int32_t wide = c->block_out_channels[c->n_blocks - 1];
+    grow(&w->other_bytes, bytes_of(w, w->height, w->width, wide));
+    put_conv(w, (conv_call){.l = &ends->conv_in, .x = w->at, .y = w->other, .c_in = w->channels, .c_out = wide, .kernel = 3});
+    w->channels = wide;
     swap(w);
-    TRY(walk_resnet(w, &v->mid[0]));
-    TRY(walk_attention(w));
-    TRY(walk_resnet(w, &v->mid[1]));
-    TRY(tap_stage(w, "vae.mid"));
+    walk_resnet(w, &w->weights->mid[0]);
+    walk_attention(w, g);
+    walk_resnet(w, &w->weights->mid[1]);
+    tap_stage(w, "vae.mid", w->at, w->channels);
     for (int i = 0; i < c->n_blocks; i++) {
-        for (int j = 0; j < v->n_resnets; j++) TRY(walk_resnet(w, &v->up[i].resnets[j]));
-        if (i < c->n_blocks - 1) TRY(walk_upsample(w, &v->up[i]));
+        for (int j = 0; j < vae_resnets(c); j++) walk_resnet(w, &w->weights->up[i].resnets[j]);
+        if (i < c->n_blocks - 1) walk_upsample(w, &w->weights->up[i]);
         char name[32];
         snprintf(name, sizeof(name), "vae.up.%d", i);
-        TRY(tap_stage(w, name));
+        tap_stage(w, name, w->at, w->channels);
     }
-    TRY(put_norm(w, &v->ends.norm_out, w->at, w->channels));
-fail:
-    return st;
+    put_norm(w, &ends->norm_out, w->at, w->channels);
 }
 
-static size_t picture_samples(const geometry *g)
-{
-    return (size_t)g->width * (size_t)g->height * 3;
-}
+/* ---- memory */
 
-/* Everything a decode needs, planned from a dry walk. */
+/* What a decode needs beside the walk's own. */
 typedef struct decode_memory {
     arena          arena;
-    float         *packed;
-    unsigned char *rgb;      /* [height, width, 3] in the activations' type */
-    uint8_t       *samples;  /* the same, 8-bit */
+    float         *packed;  /* tokens of this strip */
+    unsigned char *rgb;     /* [height, width, 3] in the activations' type */
+    uint8_t       *samples; /* the same, 8-bit */
 } decode_memory;
 
-static void plan_decode(vae_decoder *v, const geometry *g, walk *w, decode_memory *m)
+static size_t strip_samples(const geometry *g, strip s)
 {
-    walk dry = {.v = v, .dry = true};
-    (void)walk_all(&dry, g); /* cannot fail: nothing is put */
+    return (size_t)g->width * (size_t)(g->height / g->rows) * (size_t)s.count * RGB;
+}
+
+/* A dry walk tells the sizes; w->strips and w->config are given, all else is planned for w and m. */
+static void plan_decode(const geometry *g, walk *w, decode_memory *m)
+{
+    const vae_config *c = w->config;
+    const strip       mine = w->strips.mine;
+    vae_weights       widths = {0};
+    walk              dry = {.config = c, .weights = &widths, .type = w->type, .dry = true, .strips = w->strips};
+    vae_widths(&widths, c);
+    walk_all(&dry, g);
     if (dry.swapped) swap(&dry);
-    const vae_config *c = &v->config;
-    const int32_t     widest = c->block_out_channels[c->n_blocks - 1];
-    int32_t           most = 0;
+    int32_t most = 0;
     for (int i = 0; i < c->n_blocks; i++)
         if (c->block_out_channels[i] > most) most = c->block_out_channels[i];
-    const size_t token_bytes = c->mid_block_add_attention ? bytes_of(w, g->latent_h, g->latent_w, widest) : 0;
+    size_t n_own = 0, n_keys = 0, n_head = 0; /* pixels of the attention */
+    if (c->mid_block_add_attention) {
+        const pixel_range own = vae_strip_pixels(g, w->strips.n_strips, w->strips.rank);
+        const pixel_range keys = vae_strip_keys(g, w->strips.n_strips, w->strips.rank);
+        n_own = (size_t)(own.end - own.first);
+        n_keys = (size_t)(keys.end - keys.first);
+        n_head = (size_t)(keys.first < own.end ? keys.first - own.first : own.end - own.first);
+    }
+    const size_t pixel = bytes_of(w, 1, 1, c->block_out_channels[c->n_blocks - 1]);
+    const size_t groups = 2 * (size_t)c->norm_num_groups * sizeof(double);
     arena       *a = &m->arena;
-    arena_plan(a, &m->packed, (size_t)g->n_image * (size_t)c->latent_channels * 4 * sizeof(float), "latent");
+    arena_plan(a, &m->packed, (size_t)mine.count * (size_t)g->cols * (size_t)c->latent_channels * 4 * sizeof(float), "latent");
     arena_plan(a, &w->at, dry.at_bytes, "stage");
     arena_plan(a, &w->other, dry.other_bytes, "stage");
     arena_plan(a, &w->inner, dry.inner_bytes, "resnet");
-    arena_plan(a, &w->q, token_bytes, "queries");
-    arena_plan(a, &w->k, token_bytes, "keys");
-    arena_plan(a, &w->values, token_bytes, "values");
-    arena_plan(a, &w->mixed, token_bytes, "attention");
-    arena_plan(a, &w->sums, (size_t)g->height * (size_t)c->norm_num_groups * 2 * sizeof(double), "row sums");
+    arena_plan(a, &w->above, dry.halo_bytes, "row above");
+    arena_plan(a, &w->below, dry.halo_bytes, "row below");
+    arena_plan(a, &w->q, n_own * pixel, "queries");
+    arena_plan(a, &w->mixed, n_own * pixel, "attention");
+    arena_plan(a, &w->head, 2 * n_head * pixel, "keys and values for the strip above");
+    arena_plan(a, &w->block, 2 * n_keys * pixel, "keys and values");
+    arena_plan(a, &w->state_max, n_own * sizeof(float), "softmax maxima");
+    arena_plan(a, &w->state_sum, n_own * sizeof(float), "softmax sums");
+    arena_plan(a, &w->sums, (size_t)dry.height * groups, "row sums");
+    arena_plan(a, &w->carry, groups, "sums so far");
+    arena_plan(a, &w->total, groups, "sums of all rows");
     arena_plan(a, &w->mul, (size_t)most * sizeof(float), "norm");
     arena_plan(a, &w->add, (size_t)most * sizeof(float), "norm");
-    arena_plan(a, &m->rgb, picture_samples(g) * dtype_bytes(v->opts.type), "picture");
-    arena_plan(a, &m->samples, picture_samples(g), "8-bit picture");
+    arena_plan(a, &m->rgb, strip_samples(g, mine) * dtype_bytes(w->type), "picture");
+    arena_plan(a, &m->samples, strip_samples(g, mine), "8-bit picture");
 }
 
-static status sink_rows(vae_decoder *v, const geometry *g, const uint8_t *samples, const row_sink *sink)
+/* Keys of each strip, for the exchange. */
+static void count_keys(const geometry *g, int n_strips, int32_t *n_keys)
+{
+    for (int r = 0; r < n_strips; r++) {
+        const pixel_range keys = vae_strip_keys(g, n_strips, r);
+        n_keys[r] = (int32_t)(keys.end - keys.first);
+    }
+}
+
+static size_t key_bytes(const vae_config *c, dtype type)
+{
+    return 2 * (size_t)c->block_out_channels[c->n_blocks - 1] * dtype_bytes(type);
+}
+
+void vae_decoder_plan(const vae_config *c, dtype type, const geometry *g, int n_ranks, int rank, arena *parts)
+{
+    const int     n = geometry_n_strips(g, n_ranks);
+    decode_memory m = {0};
+    walk          w = {.config = c, .type = type, .strips = {.rank = rank, .n_strips = n}};
+    if (rank >= n) return;
+    w.strips.mine = geometry_strip(g, n, rank);
+    plan_decode(g, &w, &m);
+    for (int i = 0; i < m.arena.n_parts; i++)
+        arena_plan(parts, m.arena.part[i].at, m.arena.part[i].bytes, m.arena.part[i].what);
+    int32_t *n_keys = calloc((size_t)n, sizeof(*n_keys));
+    if (n_keys == NULL || !c->mid_block_add_attention) {
+        free(n_keys);
+        return;
+    }
+    count_keys(g, n, n_keys);
+    exchange_plan(&(exchange_layout){.n_members = n, .member = rank, .n_ulysses = 1, .n_rows = n_keys,
+                                     .row_bytes = key_bytes(c, type), .n_heads = 1}, parts);
+    free(n_keys);
+}
+
+static status open_exchange(walk *w, const geometry *g, device *dev)
+{
+    if (!w->config->mid_block_add_attention) return ST_OK;
+    int32_t *n_keys = calloc((size_t)w->strips.n_strips, sizeof(*n_keys));
+    status   st = comm_agree(w->strips.group, n_keys != NULL ? ST_OK : err_set(ST_NO_MEMORY, "keys of strips"));
+    if (st == ST_OK) {
+        count_keys(g, w->strips.n_strips, n_keys);
+        st = kv_exchange_open(&w->exchange, &(kv_exchange_opts){
+            .comm = w->strips.group, .dev = dev, .n_rows = n_keys, .row_bytes = key_bytes(w->config, w->type)});
+    }
+    free(n_keys);
+    return st;
+}
+
+/* ---- a decode */
+
+/* The strips' tokens from rank 0, all ranks of the group; *mine is yours to free. */
+static status scatter_latent(vae_decoder *v, const vae_strips *strips, const geometry *g, const float *packed, float **mine)
 {
     status       st = ST_OK;
-    const size_t row_bytes = (size_t)g->width * 3;
-    uint8_t     *host = malloc(row_bytes * SINK_ROWS);
-    if (host == NULL) return err_set(ST_NO_MEMORY, "picture: %d rows of %zu bytes", SINK_ROWS, row_bytes);
-    for (int32_t row = 0; row < g->height; row += SINK_ROWS) {
-        int32_t n = g->height - row < SINK_ROWS ? g->height - row : SINK_ROWS;
-        TRY(stream_copy_out(v->opts.compute, host, samples + (size_t)row * row_bytes, (size_t)n * row_bytes));
-        TRY(stream_sync(v->opts.compute));
-        TRY(sink->rows(sink->ctx, row, n, host));
+    const size_t row = (size_t)g->cols * (size_t)v->config.latent_channels * 4 * sizeof(float); /* of tokens */
+    size_t      *bytes = calloc((size_t)strips->n_strips, sizeof(*bytes));
+    *mine = malloc((size_t)strips->mine.count * row);
+    if (bytes == NULL || *mine == NULL) st = err_set(ST_NO_MEMORY, "latent of a strip: %d rows", strips->mine.count);
+    TRY(comm_agree(strips->group, st));
+    for (int r = 0; r < strips->n_strips; r++) bytes[r] = (size_t)geometry_strip(g, strips->n_strips, r).count * row;
+    TRY(comm_scatter(strips->group, 0, packed, bytes, *mine));
+fail:
+    free(bytes);
+    return st;
+}
+
+/* The picture's rows, strip after strip, in order to rank 0's sink. When the sink fails rank 0 goes on taking rows, so
+ * that nobody is left with some, and tells in the end. */
+static status sink_strips(vae_decoder *v, const vae_strips *strips, const geometry *g, const uint8_t *samples,
+                          const row_sink *sink)
+{
+    status        st = ST_OK, sink_st = ST_OK;
+    const size_t  row_bytes = (size_t)g->width * RGB;
+    const int32_t scale = g->height / g->rows;
+    uint8_t      *host = malloc(row_bytes * SINK_ROWS);
+    TRY(comm_agree(strips->group,
+                   host != NULL ? ST_OK : err_set(ST_NO_MEMORY, "picture: %d rows of %zu bytes", SINK_ROWS, row_bytes)));
+    for (int r = 0; r < strips->n_strips; r++) {
+        const strip   part = geometry_strip(g, strips->n_strips, r);
+        const int32_t first = part.first * scale, n_rows = part.count * scale;
+        if (strips->rank != 0 && strips->rank != r) continue;
+        for (int32_t row = 0; row < n_rows; row += SINK_ROWS) {
+            const int32_t n = n_rows - row < SINK_ROWS ? n_rows - row : SINK_ROWS;
+            const size_t  bytes = (size_t)n * row_bytes;
+            if (strips->rank == r) {
+                TRY(stream_copy_out(v->opts.compute, host, samples + (size_t)row * row_bytes, bytes));
+                TRY(stream_sync(v->opts.compute));
+            }
+            if (r != 0 && strips->rank == r) TRY(comm_send(strips->group, 0, host, bytes));
+            if (r != 0 && strips->rank == 0) TRY(comm_receive(strips->group, r, host, bytes));
+            if (strips->rank == 0 && sink_st == ST_OK) sink_st = sink->rows(sink->ctx, first + row, n, host);
+        }
     }
+    st = comm_agree(strips->group, sink_st);
 fail:
     free(host);
     return st;
 }
 
+static status decode_strip(vae_decoder *v, walk *w, decode_memory *m, const geometry *g, const float *mine)
+{
+    const vae_config *c = &v->config;
+    const size_t      n_values = (size_t)w->strips.mine.count * (size_t)g->cols * (size_t)c->latent_channels * 4;
+    PUT(w, stream_copy_in(w->compute, m->packed, mine, n_values * sizeof(float)));
+    PUT(w, stream_latent_unpack(w->compute, &(latent_unpack_args){
+        .packed = m->packed, .z = w->at, .height = w->strips.mine.count * PATCH, .width = g->latent_w,
+        .channels = c->latent_channels, .scaling = (float)c->scaling_factor, .shift = (float)c->shift_factor,
+        .type = w->type, .parity = w->parity}));
+    walk_all(w, g);
+    put_conv(w, (conv_call){.l = &v->weights->ends.conv_out, .x = w->at, .y = m->rgb, .c_in = w->channels, .c_out = RGB,
+                            .kernel = 3, .normed = true, .silu = true});
+    tap_stage(w, "vae.rgb", m->rgb, RGB);
+    PUT(w, stream_to_u8(w->compute, &(to_u8_args){.x = m->rgb, .y = m->samples,
+                                                  .n = (int64_t)strip_samples(g, w->strips.mine), .type = w->type,
+                                                  .parity = w->parity}));
+    status st = stream_settle(w->compute, w->st);
+    if (w->exchange != NULL && st == ST_OK) st = kv_exchange_sync(w->exchange);
+    return st;
+}
+
 status vae_decoder_decode(vae_decoder *v, const geometry *g, const float *packed, const row_sink *sink)
 {
-    status            st = ST_OK;
-    const vae_config *c = &v->config;
-    stream           *s = v->opts.compute;
-    walk              w = {.v = v};
-    decode_memory     m = {0};
-    plan_decode(v, g, &w, &m);
-    TRY(arena_take(&m.arena, v->opts.dev, "VAE decoder"));
-    TRY(stream_copy_in(s, m.packed, packed, (size_t)g->n_image * (size_t)c->latent_channels * 4 * sizeof(float)));
-    TRY(stream_latent_unpack(s, &(latent_unpack_args){
-        .packed = m.packed, .z = w.at, .height = g->latent_h, .width = g->latent_w, .channels = c->latent_channels,
-        .scaling = (float)c->scaling_factor, .shift = (float)c->shift_factor, .type = v->opts.type,
-        .parity = v->parity}));
-    TRY(walk_all(&w, g));
-    TRY(put_conv(&w, (conv_call){.l = &v->ends.conv_out, .x = w.at, .y = m.rgb, .kernel = 3, .normed = true, .silu = true}));
-    TRY(tap_rows(v->opts.tap, s, "vae.rgb", 0, v->opts.type, m.rgb, 3, 0, (int64_t)g->width * g->height, 3));
-    TRY(stream_to_u8(s, &(to_u8_args){.x = m.rgb, .y = m.samples, .n = (int64_t)picture_samples(g),
-                                      .type = v->opts.type, .parity = v->parity}));
-    TRY(stream_sync(s));
-    TRY(sink_rows(v, g, m.samples, sink));
+    status        st = ST_OK;
+    walk          w = {.config = &v->config, .weights = v->weights, .type = v->opts.type, .parity = v->parity,
+                       .compute = v->opts.compute, .tap = v->opts.tap};
+    decode_memory m = {0};
+    float        *mine = NULL;
+    TRY(vae_strips_open(&w.strips, v->opts.comm, g, v->opts.compute));
+    if (w.strips.rank < w.strips.n_strips) {
+        plan_decode(g, &w, &m);
+        st = comm_agree(w.strips.group, arena_take(&m.arena, v->opts.dev, "VAE decoder"));
+        if (st == ST_OK) st = open_exchange(&w, g, v->opts.dev);
+        if (st == ST_OK) st = scatter_latent(v, &w.strips, g, packed, &mine);
+        if (st == ST_OK) st = comm_agree(w.strips.group, decode_strip(v, &w, &m, g, mine));
+        if (st == ST_OK) st = sink_strips(v, &w.strips, g, m.samples, sink);
+        st = stream_settle(v->opts.compute, st);
+        kv_exchange_close(w.exchange);
+        arena_free(&m.arena);
+    }
+    st = comm_agree(v->opts.comm, st);
 fail:
-    st = stream_settle(s, st);
-    arena_free(&m.arena);
+    free(mine);
+    vae_strips_close(&w.strips);
     return st;
 }

@@ -12,6 +12,8 @@
 #include "tiny_model.h"
 #include "vae_decoder.h"
 
+static comm *alone; /* a group of one */
+
 /* Of the decoder's output, whose picture lies in [-1, 1]. */
 static const double IMAGE_FP32_MAX_ABS = 1e-3;
 static const double PIXELS_OFF_BY_ONE = 0.005; /* share of samples; none may be off by more */
@@ -84,7 +86,7 @@ static void check_decode(rig *r, vectors *v, char which, int rows, int cols, dty
     char tag[64], name[64], tapped[64];
     const int scale = r->model->vae.scale;
     const vae_decoder_opts opts = {
-        .model = r->model, .dev = r->dev, .compute = r->compute, .tap = &r->tap, .type = type};
+        .model = r->model, .comm = alone, .dev = r->dev, .compute = r->compute, .tap = &r->tap, .type = type};
     vae_decoder *decoder = NULL;
     geometry g;
     snprintf(tag, sizeof(tag), "%c.%dx%d", which, rows, cols);
@@ -147,11 +149,14 @@ static void decodes_in_bf16_are_as_good_as_the_reference(void **state)
     check_all(DT_BF16);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(decodes_match_in_fp32),
         cmocka_unit_test(decodes_in_bf16_are_as_good_as_the_reference),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    if (comm_open(&alone, &argc, &argv) != ST_OK) return 1;
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    comm_close(alone);
+    return failed;
 }

@@ -225,8 +225,19 @@ static void group_norm_by_hand(void **state)
     const double want[] = {4, 10, 4, 8, 14, 106, 4, 8};
     for (int i = 0; i < 8; i++) assert_true(sums[i] == want[i]);
 
-    group_finish_args finish = {.sums = sums, .scale = scale, .shift = shift, .mul = mul, .add = plus, .height = 2,
-                                .width = 1, .channels = 4, .groups = 2, .eps = 0.25f};
+    /* A row at a time, as two ranks would, and both at once. */
+    double totals[4] = {99, 99, 99, 99}, at_once[4];
+    for (int row = 0; row < 2; row++) {
+        group_add_args add = {.sums = sums + 4 * row, .totals = totals, .height = 1, .groups = 2, .first = row == 0};
+        assert_int_equal(plain->group_add(ctx, &add), ST_OK);
+    }
+    group_add_args all = {.sums = sums, .totals = at_once, .height = 2, .groups = 2, .first = true};
+    assert_int_equal(plain->group_add(ctx, &all), ST_OK);
+    const double added[] = {18, 116, 8, 16};
+    for (int i = 0; i < 4; i++) assert_true(totals[i] == added[i] && at_once[i] == added[i]);
+
+    group_finish_args finish = {.totals = totals, .scale = scale, .shift = shift, .mul = mul, .add = plus, .n_pixels = 2,
+                                .channels = 4, .groups = 2, .eps = 0.25f};
     assert_int_equal(plain->group_finish(ctx, &finish), ST_OK);
     assert_floats(mul, (float[]){1.0f / 3, 2.0f / 3, 2, 2}, 4);
     assert_floats(plus, (float[]){-1.5f, -2, -4, -4}, 4);

@@ -49,7 +49,7 @@ static void cpu_close(kernel_context *ctx)
         .layernorm = layernorm_cpu, .rmsnorm = rmsnorm_cpu, .qk_norm_rope = qk_norm_rope_cpu, .silu = silu_cpu,        \
         .add = add_cpu, .gated_gelu = gated_gelu_cpu, .gather_rows = gather_rows_plain, .convert = convert_cpu,        \
         .copy_rows = copy_rows_plain, .euler = euler_cpu, .latent_unpack = latent_unpack_plain, .group_sums = group_sums_cpu,                        \
-        .group_finish = group_finish_plain, .conv = conv_cpu, .to_u8 = to_u8_cpu                                       \
+        .group_add = group_add_plain, .group_finish = group_finish_plain, .conv = conv_cpu, .to_u8 = to_u8_cpu                                       \
     }
 
 #define CPU_OPEN(isa)                                                                                                  \

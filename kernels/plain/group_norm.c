@@ -26,19 +26,26 @@ status group_sums_plain(kernel_context *ctx, const group_sums_args *args)
     return ST_OK;
 }
 
+status group_add_plain(kernel_context *ctx, const group_add_args *args)
+{
+    (void)ctx;
+    const int64_t n = 2 * (int64_t)args->groups;
+    for (int64_t i = 0; i < n; i++) {
+        double total = args->first ? 0.0 : args->totals[i];
+        for (int64_t y = 0; y < args->height; y++) total += args->sums[y * n + i];
+        args->totals[i] = total;
+    }
+    return ST_OK;
+}
+
 status group_finish_plain(kernel_context *ctx, const group_finish_args *args)
 {
     (void)ctx;
     int64_t group_width = args->channels / args->groups;
-    double count = (double)args->height * args->width * (double)group_width;
+    double count = (double)args->n_pixels * (double)group_width;
     for (int64_t group = 0; group < args->groups; group++) {
-        double sum = 0.0, squares = 0.0;
-        for (int64_t y = 0; y < args->height; y++) {
-            sum += args->sums[(y * args->groups + group) * 2];
-            squares += args->sums[(y * args->groups + group) * 2 + 1];
-        }
-        double mean = sum / count;
-        double variance = fmax(squares / count - mean * mean, 0.0); /* fp64 loses nothing that fp32 data has */
+        double mean = args->totals[group * 2] / count;
+        double variance = fmax(args->totals[group * 2 + 1] / count - mean * mean, 0.0); /* fp64 loses nothing that fp32 data has */
         double inverse = 1.0 / sqrt(variance + args->eps);
         if (args->parity) {
             mean = bf16_round((float)mean);
