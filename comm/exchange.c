@@ -115,6 +115,7 @@ typedef struct transfer {
     void        *to;
     size_t       from_bytes, to_bytes;
     int          owner;
+    int          block; /* of the round */
 } transfer;
 
 static status do_chain(void *args)
@@ -123,6 +124,7 @@ static status do_chain(void *args)
     transport      *t = work->x->comm->transport;
     int64_t         sent = 0;
     const double    began = comm_now();
+    watchdog_hop(work->x->comm, work->block);
     status          st = t->chain(t, work->owner, work->to, work->to_bytes, &sent);
     work->x->travel_s += comm_now() - began;
     comm_count_bytes(work->x->comm, sent);
@@ -137,6 +139,7 @@ static status do_shift(void *args)
     message         sends = {.peer = (me + 1) % n, .bytes = work->from_bytes};
     message         receives = {.peer = (me - 1 + n) % n, .data = work->to, .bytes = work->to_bytes};
     memcpy(&sends.data, &work->from, sizeof(work->from)); /* only read */
+    watchdog_hop(work->x->comm, work->block);
     status st = comm_swap(work->x->comm, &sends, 1, &receives, 1);
     work->x->travel_s += comm_now() - began;
     return st;
@@ -152,7 +155,7 @@ static status put_chain(kv_exchange *x, int block)
     status   st = ST_OK;
     int      slot = block % 2, owner = x->owners[block];
     bool     own = owner == x->layout.member;
-    transfer work = {.x = x, .owner = owner, .to_bytes = bytes_of(x, owner)};
+    transfer work = {.x = x, .block = block, .owner = owner, .to_bytes = bytes_of(x, owner)};
     if (own)
         memcpy(&work.to, &x->mine, sizeof(x->mine)); /* the root of a chain only reads */
     else
@@ -169,7 +172,7 @@ static status put_shift(kv_exchange *x, int block)
 {
     status   st = ST_OK;
     int      slot = (block - 1) % 2;
-    transfer work = {.x = x, .from = block == 1 ? x->mine : x->buffer[block % 2], .to = x->buffer[slot],
+    transfer work = {.x = x, .block = block, .from = block == 1 ? x->mine : x->buffer[block % 2], .to = x->buffer[slot],
                      .from_bytes = bytes_of(x, x->owners[block - 1]), .to_bytes = bytes_of(x, x->owners[block])};
     if (block == 1) TRY(stream_wait(x->travel, x->mine_ready));
     TRY(stream_wait(x->travel, x->consumed[slot]));

@@ -7,6 +7,7 @@
 
 #include "arena.h"
 #include "flux_weights.h"
+#include "watchdog.h"
 
 enum { SINUSOID = 256 };           /* width of the time and guidance embedding */
 enum { STREAM_IMAGE, STREAM_TEXT, N_STREAMS };
@@ -624,6 +625,18 @@ static status tap_block(flux_transformer *f, int block, int step, const char *wh
                     first_row, rows.n, f->d);
 }
 
+typedef struct layer_mark {
+    comm *comm;
+    int   layer;
+} layer_mark;
+
+static status mark_layer(void *args)
+{
+    const layer_mark *mark = args;
+    watchdog_layer(mark->comm, mark->layer);
+    return ST_OK;
+}
+
 static status double_block(flux_transformer *f, int block, int step)
 {
     status                     st = ST_OK;
@@ -741,6 +754,8 @@ status flux_transformer_step(flux_transformer *f, int step, const float *table, 
     TRY(stream_copy_in(f->opts.compute, f->table, table, f->positions.n_floats * sizeof(float)));
     TRY(embed_latents(f, step, latents));
     for (int block = 0; block < n_blocks; block++) {
+        const layer_mark mark = {f->comm, block};
+        TRY(stream_call(f->opts.compute, mark_layer, &mark, sizeof(mark)));
         TRY(block < f->config.num_layers ? double_block(f, block, step) : single_block(f, block, step));
         TRY(tap_block(f, block, step, "image", (span){f->rows.n_text, f->rows.n_image, 0}, f->hidden, f->d,
                       geometry_first_token(f->rows, f->seq.n_text)));

@@ -13,6 +13,7 @@
 #include "render.h"
 #include "report.h"
 #include "self_check.h"
+#include "watchdog.h"
 
 static const double HASHING_TELL_S = 2.0; /* between lines about a slow hash */
 
@@ -60,7 +61,6 @@ static status open_job(program *p)
     job_opts   opts = {.model = p->options.model, .out_dir = p->options.out_dir, .only = p->options.only,
                        .n_only = p->options.n_only};
     TRY(comm_agree(p->comm, job_open(&p->job, p->options.job_path, &opts)));
-    TRY(comm_same(p->comm, ST_USAGE, "program version", DYPE_VERSION));
     TRY(comm_same(p->comm, ST_BAD_JOB, "job file", p->job->sha256));
 fail:
     return st;
@@ -104,7 +104,7 @@ static status open_device(program *p)
     TRY(comm_min_int(p->comm, &isa));
     TRY(comm_agree(p->comm, device_open(&p->dev, &(device_opts){
         .kind = p->options.backend == BACKEND_STRICT ? DEVICE_STRICT : DEVICE_CPU, .isa = (cpu_isa)isa,
-        .n_threads = choose_threads(p)})));
+        .n_threads = choose_threads(p), .limit_bytes = p->options.memory_limit})));
 fail:
     return st;
 }
@@ -203,12 +203,66 @@ fail:
     return st;
 }
 
+/* The same program, asked for the same thing: ranks that differ here would wait for each other in different places. */
+static status compare_options(program *p)
+{
+    status st = ST_OK;
+    char   text[1024];
+    int    n = snprintf(text, sizeof(text), "--check %d --bench %d --blocks %d", p->options.check, p->options.bench,
+                        p->options.n_blocks);
+    for (size_t i = 0; i < p->options.n_only && n < (int)sizeof(text); i++)
+        n += snprintf(text + n, sizeof(text) - (size_t)n, " --only %s", p->options.only[i]);
+    TRY(comm_same(p->comm, ST_USAGE, "program version", DYPE_VERSION));
+    TRY(comm_same(p->comm, ST_USAGE, "command line", text));
+fail:
+    return st;
+}
+
+static void take_place(void *context, const char *picture, const char *phase, int step)
+{
+    comm *c = context;
+    if (step < 0)
+        watchdog_phase(c, picture, phase);
+    else
+        watchdog_step(c, step);
+}
+
+static void log_alarm(void *context, const watchdog_alarm *alarm)
+{
+    static const char *const reasons[] = {[WATCHDOG_NO_RECORD] = "no sign of life", [WATCHDOG_STILL] = "nothing moves",
+                                          [WATCHDOG_DEADLOCK] = "all wait"};
+    program *p = context;
+    json_t  *ranks = json_array();
+    for (int i = 0; i < alarm->n_ranks; i++) {
+        const watchdog_record *r = &alarm->ranks[i];
+        json_array_append_new(ranks, json_pack("{s:i, s:o, s:o, s:o, s:i, s:i, s:i, s:f}", "rank", r->rank, "host",
+                                               report_text(r->host), "phase", report_text(r->phase), "picture",
+                                               report_text(r->picture), "step", r->step, "layer", r->layer, "hop", r->hop,
+                                               "silent_s", r->still_s));
+    }
+    report_event(p->report, "watchdog", json_pack("{s:s, s:i, s:o}", "reason", reasons[alarm->reason], "limit_s",
+                                                  p->options.watchdog_s, "ranks", ranks));
+}
+
+static status open_report(program *p)
+{
+    status st = ST_OK;
+    TRY(comm_agree(p->comm, report_open(&p->report, &(report_opts){
+        .speaks = speaks(p), .quiet = p->options.quiet, .log_json = p->options.log_json, .place = take_place,
+        .place_context = p->comm})));
+    if (speaks(p)) watchdog_listen(p->comm, log_alarm, p);
+    take_place(p->comm, NULL, "start", -1);
+    TRY(watchdog_start(p->comm, p->options.watchdog_s));
+fail:
+    return st;
+}
+
 static status run(program *p, status options_st)
 {
     status st = options_st;
     TRY(comm_agree(p->comm, st));
-    TRY(comm_agree(p->comm, report_open(&p->report, &(report_opts){
-        .speaks = speaks(p), .quiet = p->options.quiet, .log_json = p->options.log_json})));
+    TRY(compare_options(p));
+    TRY(open_report(p));
     TRY(open_job(p));
     TRY(open_model(p));
     if (p->options.check) {
@@ -240,6 +294,7 @@ static void close_all(program *p)
     grid_close(&p->grid);
     model_close(p->model);
     job_close(p->job);
+    if (speaks(p)) watchdog_listen(p->comm, NULL, NULL);
     report_close(p->report);
     options_close(&p->options);
 }

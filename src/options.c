@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +10,7 @@
 
 static const char hint[] = "try `dype-dist --help`";
 
-enum { THREADS_MAX = 4096, BLOCKS_MAX = 10000 };
+enum { THREADS_MAX = 4096, BLOCKS_MAX = 10000, WATCHDOG_S = 600, WATCHDOG_MAX_S = 1000000 };
 
 enum {
     OPT_HELP,
@@ -27,6 +28,8 @@ enum {
     OPT_BLOCKS,
     OPT_ISA,
     OPT_BENCH,
+    OPT_WATCHDOG,
+    OPT_MEMORY_LIMIT,
     OPT_NOT_YET /* known to the design, absent from this version */
 };
 
@@ -51,10 +54,11 @@ static const struct {
     {"blocks", "N", OPT_BLOCKS, "run only the first N transformer blocks"},
     {"bench", NULL, OPT_BENCH, "scaling benchmark: the job's step loops on 1, 2, 4, ... ranks, all schedules; no pictures"},
     {"isa", "NAME", OPT_ISA, "auto, avx512bf16, avx512, avx2 or plain"},
+    {"watchdog", "SECONDS", OPT_WATCHDOG, "end the job when a rank is silent for so long (600; 0: never)"},
+    {"memory-limit", "SIZE", OPT_MEMORY_LIMIT, "at most so much device memory per rank, such as 24G or 500M"},
     {"plan", NULL, OPT_NOT_YET, NULL},
     {"for", "NAME", OPT_NOT_YET, NULL},
     {"ranks", "N", OPT_NOT_YET, NULL},
-    {"watchdog", "SECONDS", OPT_NOT_YET, NULL},
     {"decode", "FILE", OPT_NOT_YET, NULL},
     {"recipe", "FILE", OPT_NOT_YET, NULL},
     {"spectra", "FILE", OPT_NOT_YET, NULL},
@@ -71,7 +75,7 @@ void options_print_help(FILE *out)
         if (known[i].help == NULL) continue;
         int used = fprintf(out, "  --%s%s%s", known[i].name, known[i].value != NULL ? " " : "",
                            known[i].value != NULL ? known[i].value : "");
-        fprintf(out, "%*s%s\n", used < 20 ? 20 - used : 1, "", known[i].help);
+        fprintf(out, "%*s%s\n", used < 22 ? 22 - used : 1, "", known[i].help);
     }
     fprintf(out, "\nexit codes: 0 all pictures done, 1 some failed, 2 bad usage, 3 bad job file, 4 bad model folder,\n"
                  "  5 out of memory, 6 communication failed, 7 device unusable, 8 output unwritable,\n"
@@ -103,6 +107,23 @@ static status read_count(const char *name, const char *text, int min, int max, i
         return err_set(ST_USAGE, "--%s: found \"%s\"; allowed: an integer from %d to %d; %s", name, text, min, max,
                        hint);
     *out = (int)value;
+    return ST_OK;
+}
+
+/* Bytes, or a number with K, M or G: 1024, its square and its cube. */
+static status read_size(const char *name, const char *text, size_t *out)
+{
+    static const char units[] = "KMG";
+    const size_t      n_digits = strspn(text, "0123456789");
+    const char       *unit = text[n_digits] != '\0' ? strchr(units, text[n_digits]) : NULL;
+    const int         shift = unit != NULL ? 10 * (int)(unit - units + 1) : 0;
+    errno = 0;
+    const unsigned long long value = strtoull(text, NULL, 10);
+    const bool good = n_digits > 0 && (unit != NULL ? text[n_digits + 1] == '\0' : text[n_digits] == '\0');
+    if (!good || errno != 0 || value == 0 || value > (unsigned long long)(SIZE_MAX >> shift))
+        return err_set(ST_USAGE, "--%s: found \"%s\"; allowed: bytes, or a number with K, M or G (powers of 1024); %s", name,
+                       text, hint);
+    *out = (size_t)value << shift;
     return ST_OK;
 }
 
@@ -182,6 +203,10 @@ static status read_option(options *o, int id, const char *name, const char *valu
         return read_count(name, value, 0, BLOCKS_MAX, &o->n_blocks);
     case OPT_ISA:
         return read_isa(o, value);
+    case OPT_WATCHDOG:
+        return read_count(name, value, 0, WATCHDOG_MAX_S, &o->watchdog_s);
+    case OPT_MEMORY_LIMIT:
+        return read_size(name, value, &o->memory_limit);
     case OPT_BACKEND:
         TRY(read_word(name, value, backends, &backend));
         o->backend = (option_backend)backend;
@@ -218,7 +243,7 @@ status options_read(options *o, int argc, char **argv)
 {
     status st = ST_OK;
     struct option table[N_KNOWN + 1];
-    *o = (options){.n_blocks = -1};
+    *o = (options){.n_blocks = -1, .watchdog_s = WATCHDOG_S};
     o->only = calloc((size_t)argc + 1, sizeof(*o->only));
     o->dump = calloc((size_t)argc + 1, sizeof(*o->dump));
     if (o->only == NULL || o->dump == NULL) {
@@ -255,5 +280,5 @@ void options_close(options *o)
 {
     free(o->only);
     free(o->dump);
-    *o = (options){.n_blocks = -1};
+    *o = (options){.n_blocks = -1, .watchdog_s = WATCHDOG_S};
 }

@@ -29,6 +29,8 @@ typedef struct options {
     size_t n_dump;
     int n_threads; /* 0 = from cores and ranks on the node */
     int n_blocks;  /* transformer blocks to run; -1 = all */
+    int watchdog_s; /* 0 = no watchdog */
+    size_t memory_limit; /* bytes of device memory per rank; 0 = none */
 } options;
 
 /* ST_USAGE with one line and a hint when the command line is wrong. Reorders argv: options first. */

@@ -21,6 +21,8 @@ struct report {
     bool   speaks, quiet, terminal;
     void (*forward)(void *context, report_kind kind, const char *text);
     void  *forward_context;
+    void (*place)(void *context, const char *picture, const char *phase, int step);
+    void  *place_context;
     pthread_mutex_t lock; /* the terminal and the log: also the reports of others come here */
     bool   live; /* a live line stands on the terminal */
     FILE  *log;
@@ -49,6 +51,8 @@ status report_open(report **out, const report_opts *opts)
     r->current = -1;
     r->forward = opts->speaks ? NULL : opts->forward;
     r->forward_context = opts->forward_context;
+    r->place = opts->place;
+    r->place_context = opts->place_context;
     pthread_mutex_init(&r->lock, NULL);
     if (opts->speaks && opts->log_json != NULL) {
         r->log = fopen(opts->log_json, "ae");
@@ -193,6 +197,7 @@ void report_phase(report *r, const char *picture, const char *name)
     r->current = name == NULL ? -1 : phase_index(r, name);
     r->phase_started = now;
     if (name != NULL) snprintf(r->picture, sizeof(r->picture), "%s", picture);
+    if (r->place != NULL) r->place(r->place_context, picture, name, -1);
 }
 
 /* "2:05", "1:02:05". */
@@ -209,6 +214,8 @@ static const char *duration(double seconds, char *text, size_t size)
 void report_step(report *r, const char *picture, int done, int n_steps, double sigma)
 {
     double now = report_now();
+    if (r->place != NULL && done < n_steps && r->current >= 0)
+        r->place(r->place_context, picture, r->phases[r->current].name, done);
     if (done == 0) {
         r->steps_started = now;
         return;

@@ -21,6 +21,9 @@ typedef struct report_opts {
      * a silent report. */
     void (*forward)(void *context, report_kind kind, const char *text);
     void *forward_context;
+    /* Hears on every rank where the run is: at each phase (NULL: none) with step -1, at each step begun. NULL: nobody. */
+    void (*place)(void *context, const char *picture, const char *phase, int step);
+    void *place_context;
 } report_opts;
 
 status report_open(report **out, const report_opts *opts);

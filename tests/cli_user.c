@@ -133,10 +133,9 @@ static void a_picture_is_whole_and_an_old_one_is_kept(void **state)
 static void keys_without_effect_are_named(void **state)
 {
     (void)state;
-    write_in("idle.yaml", "model: model\noutput: 'i.png'\nparallel: {ulysses: 2, schedule: neighbour}\n"
+    write_in("idle.yaml", "model: model\noutput: 'i.png'\n"
                           "defaults: {steps: 1, max_sequence_length: 16, preview_every: 1}\n"
                           "pictures:\n  - {name: i, prompt: 'a hill', width: 64, height: 48}\n");
-    expect("idle.yaml --overwrite", 0, "warning: parallel: this version runs every job as ring: 1, schedule: ordered");
     expect("idle.yaml --overwrite", 0, "warning: preview_every");
 }
 

@@ -40,6 +40,8 @@ static void a_job_alone_gets_the_defaults(void **state)
     assert_int_equal(o.n_dump, 0);
     assert_int_equal(o.n_threads, 0);
     assert_int_equal(o.n_blocks, -1);
+    assert_int_equal(o.watchdog_s, 600);
+    assert_int_equal(o.memory_limit, 0);
     options_close(&o);
 }
 
@@ -48,7 +50,8 @@ static void every_option_arrives(void **state)
     (void)state;
     options o;
     assert_int_equal(read_line(&o, "--check --backend strict a.yaml --model m --only x --only=y-3 --out o --threads 2 "
-                                   "--overwrite --log-json l --quiet --dump d@1 --dump e --blocks 0 --isa avx2"),
+                                   "--overwrite --log-json l --quiet --dump d@1 --dump e --blocks 0 --isa avx2 "
+                                   "--watchdog 60 --memory-limit 24G"),
                      ST_OK);
     assert_string_equal(o.job_path, "a.yaml");
     assert_true(o.check && o.overwrite && o.quiet && o.isa_given);
@@ -64,7 +67,25 @@ static void every_option_arrives(void **state)
     assert_string_equal(o.dump[1], "e");
     assert_int_equal(o.n_blocks, 0);
     assert_int_equal(o.isa, ISA_AVX2);
+    assert_int_equal(o.watchdog_s, 60);
+    assert_true(o.memory_limit == 25769803776u);
     options_close(&o);
+}
+
+static void sizes_are_bytes_or_have_a_unit(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line;
+        size_t      bytes;
+    } rows[] = {{"--memory-limit 1 j", 1},          {"--memory-limit 1000000 j", 1000000}, {"--memory-limit 3K j", 3072},
+                {"--memory-limit 500M j", 524288000}, {"--memory-limit 2G j", 2147483648u}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        options o;
+        assert_int_equal(read_line(&o, rows[i].line), ST_OK);
+        assert_true(o.memory_limit == rows[i].bytes);
+        options_close(&o);
+    }
 }
 
 static void every_instruction_set_has_its_word(void **state)
@@ -129,8 +150,14 @@ static void wrong_lines_are_refused_with_a_hint(void **state)
         {"--plan --for h100 --ranks 8 a.yaml", "--plan is not in this version"},
         {"--for h100 a.yaml", "--for is not in this version"},
         {"--ranks 8 a.yaml", "--ranks is not in this version"},
-        {"--watchdog 60 a.yaml", "--watchdog is not in this version"},
-        {"--bench", "--bench is not in this version"},
+        {"--watchdog -1 a.yaml", "--watchdog: found \"-1\"; allowed: an integer from 0 to 1000000"},
+        {"--watchdog 1.5 a.yaml", "--watchdog: found \"1.5\""},
+        {"--memory-limit 0 a.yaml", "--memory-limit: found \"0\"; allowed: bytes, or a number with K, M or G"},
+        {"--memory-limit 5T a.yaml", "--memory-limit: found \"5T\""},
+        {"--memory-limit G a.yaml", "--memory-limit: found \"G\""},
+        {"--memory-limit 5GB a.yaml", "--memory-limit: found \"5GB\""},
+        {"--memory-limit -5G a.yaml", "--memory-limit: found \"-5G\""},
+        {"--memory-limit 17179869184G a.yaml", "--memory-limit: found \"17179869184G\""},
         {"--decode f", "--decode is not in this version"},
         {"--recipe f.png", "--recipe is not in this version"},
         {"--spectra f a.yaml", "--spectra is not in this version"},
@@ -149,8 +176,8 @@ static void wrong_lines_are_refused_with_a_hint(void **state)
 static void help_offers_only_what_this_version_does(void **state)
 {
     (void)state;
-    static const char *const offered[] = {"--check", "--backend", "--isa", "--log-json", "75 stopped"};
-    static const char *const absent[] = {"--plan", "--bench", "--decode", "--recipe", "--spectra", "--watchdog"};
+    static const char *const offered[] = {"--check", "--backend", "--isa", "--log-json", "--watchdog", "75 stopped"};
+    static const char *const absent[] = {"--plan", "--decode", "--recipe", "--spectra"};
     char text[4096] = "";
     FILE *out = fmemopen(text, sizeof(text), "w");
     assert_non_null(out);
@@ -165,6 +192,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_job_alone_gets_the_defaults),
         cmocka_unit_test(every_option_arrives),
+        cmocka_unit_test(sizes_are_bytes_or_have_a_unit),
         cmocka_unit_test(every_instruction_set_has_its_word),
         cmocka_unit_test(help_and_version_need_no_job),
         cmocka_unit_test(wrong_lines_are_refused_with_a_hint),
