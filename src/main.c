@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "clerk.h"
 #include "comm.h"
 #include "job.h"
 #include "model_hash.h"
@@ -22,6 +23,7 @@ typedef struct program {
     comm    *comm;
     comm_grid grid;
     report  *report;
+    report  *lead_report; /* of a replica's lead that is not world rank 0: forwards to it */
     job     *job;
     model   *model;
     device  *dev;
@@ -143,6 +145,36 @@ static void greet(program *p)
                                                "n_pictures", (json_int_t)p->job->n_pictures));
 }
 
+static void take_place(void *context, const char *picture, const char *phase, int step)
+{
+    comm *c = context;
+    if (step < 0)
+        watchdog_phase(c, picture, phase);
+    else
+        watchdog_step(c, step);
+}
+
+static void post(void *context, report_kind kind, const char *text)
+{
+    (void)clerk_post(context, (int)kind, text); /* a lost line of progress is no reason to stop */
+}
+
+static void deliver(void *context, int from_world_rank, int kind, const char *text)
+{
+    (void)from_world_rank;
+    report_deliver(context, (report_kind)kind, text);
+}
+
+/* The leads of other replicas speak through world rank 0. */
+static status open_lead_report(program *p)
+{
+    if (speaks(p)) clerk_listen(p->comm, deliver, p->report);
+    if (p->grid.index == 0 || comm_rank(p->grid.replica) != 0) return ST_OK;
+    return report_open(&p->lead_report, &(report_opts){
+        .quiet = p->options.quiet, .log_json = p->options.log_json, .forward = post, .forward_context = p->comm,
+        .place = take_place, .place_context = p->comm});
+}
+
 /* A grid as the job wants it; what it leaves open becomes the ring's. */
 static status open_grid(program *p)
 {
@@ -153,6 +185,7 @@ static status open_grid(program *p)
     shape.ring = j->ring > 0 ? j->ring : n_ranks / (shape.replicas * shape.ulysses);
     TRY(comm_agree(p->comm, grid_shape_check(shape, n_ranks, p->model->flux.n_heads)));
     TRY(grid_open(&p->grid, p->comm, shape));
+    TRY(comm_agree(p->comm, open_lead_report(p)));
     if (p->grid.nodes_crossed)
         report_warn(p->report, "parallel: ulysses: %d ranks that share heads are not all on one node: their transfers cross "
                     "the network", shape.ulysses);
@@ -170,35 +203,83 @@ static void warn_of_idle_keys(program *p)
         }
 }
 
-/* All pictures; one that fails does not stop the batch. ST_FAILED when some did; a cause that all share is told. */
-static status render_all(program *p)
+/* What a replica has done, and all of them together. */
+typedef struct tally {
+    size_t n_failed;
+    status cause; /* that all failures share, else ST_FAILED */
+} tally;
+
+static void count_failure(tally *t, status cause, size_t n)
 {
-    status st = ST_OK, cause = ST_OK;
-    size_t n_failed = 0;
-    TRY(renderer_open(&p->renderer, &(renderer_opts){
-        .job = p->job, .model = p->model, .model_sha256 = p->model_sha256, .grid = &p->grid, .dev = p->dev,
-        .report = p->report, .dump = p->dump, .overwrite = p->options.overwrite,
-        .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0,
-        .reverse_order = getenv("DYPE_TEST_REVERSE_BLOCKS") != NULL}));
-    for (size_t i = 0; i < p->job->n_pictures; i++) {
-        const job_picture *picture = &p->job->pictures[i];
+    t->cause = t->n_failed == 0 || t->cause == cause ? cause : ST_FAILED;
+    t->n_failed += n;
+}
+
+/* The pictures that fall to this replica, whenever it is free for one; one that fails does not stop the others. */
+static status render_share(program *p, report *r, tally *t)
+{
+    status st = ST_OK;
+    for (;;) {
+        int ticket = 0;
+        if (comm_rank(p->grid.replica) == 0) st = clerk_next(p->comm, &ticket);
+        TRY(comm_agree(p->grid.replica, st));
+        TRY(comm_bcast(p->grid.replica, 0, &ticket, sizeof(ticket)));
+        if ((size_t)ticket >= p->job->n_pictures) return ST_OK;
+        const job_picture *picture = &p->job->pictures[ticket];
         st = renderer_picture(p->renderer, picture);
         if (st == ST_COMM) goto fail;
         if (st == ST_OK) continue;
-        report_warn(p->report, "%s failed: %s", picture->id, err_text());
-        report_event(p->report, "picture", json_pack("{s:s, s:s, s:s}", "picture", picture->id, "state", "failed",
-                                                     "reason", err_text()));
-        cause = n_failed == 0 || cause == st ? st : ST_FAILED;
-        n_failed++;
+        report_warn(r, "%s failed: %s", picture->id, err_text());
+        report_event(r, "picture", json_pack("{s:s, s:s, s:s}", "picture", picture->id, "state", "failed", "reason",
+                                             err_text()));
+        count_failure(t, st, 1);
+        st = ST_OK;
     }
-    st = ST_OK;
-    if (n_failed > 0) {
-        if (n_failed < p->job->n_pictures) cause = ST_FAILED;
-        st = err_set(cause, "%zu of %zu pictures failed", n_failed, p->job->n_pictures);
-    }
+fail:
+    return st;
+}
+
+/* Failures of all replicas, told by their leads. */
+static status add_up(program *p, const tally *mine, tally *sum)
+{
+    status       st = ST_OK;
+    const int    n = comm_size(p->comm);
+    const bool   leads = comm_rank(p->grid.replica) == 0;
+    const tally  none = {0};
+    tally       *all = calloc((size_t)n, sizeof(*all));
+    size_t      *bytes = calloc((size_t)n, sizeof(*bytes));
+    TRY(comm_agree(p->comm, all != NULL && bytes != NULL ? ST_OK : err_set(ST_NO_MEMORY, "failures of %d ranks", n)));
+    for (int r = 0; r < n; r++) bytes[r] = sizeof(*all);
+    TRY(comm_gather(p->comm, 0, leads ? mine : &none, bytes, all));
+    TRY(comm_bcast(p->comm, 0, all, (size_t)n * sizeof(*all)));
+    for (int r = 0; r < n; r++)
+        if (all[r].n_failed > 0) count_failure(sum, all[r].cause, all[r].n_failed);
+    TRY(clerk_settle(p->comm)); /* what leads have said is in the log before the end is */
+fail:
+    free(all);
+    free(bytes);
+    return st;
+}
+
+/* ST_FAILED when some pictures failed; a cause that all share is told. */
+static status render_all(program *p)
+{
+    status  st = ST_OK;
+    report *r = p->lead_report != NULL ? p->lead_report : p->report;
+    tally   mine = {0}, sum = {0};
+    TRY(comm_agree(p->comm, renderer_open(&p->renderer, &(renderer_opts){
+        .job = p->job, .model = p->model, .model_sha256 = p->model_sha256, .grid = &p->grid, .dev = p->dev,
+        .report = r, .dump = p->dump, .overwrite = p->options.overwrite,
+        .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0,
+        .reverse_order = getenv("DYPE_TEST_REVERSE_BLOCKS") != NULL})));
+    TRY(render_share(p, r, &mine));
+    TRY(add_up(p, &mine, &sum));
+    if (sum.n_failed > 0)
+        st = err_set(sum.n_failed < p->job->n_pictures ? ST_FAILED : sum.cause, "%zu of %zu pictures failed", sum.n_failed,
+                     p->job->n_pictures);
     report_table(p->report);
 fail:
-    report_event(p->report, "end", json_pack("{s:i, s:I, s:I}", "exit_code", (int)st, "failed", (json_int_t)n_failed,
+    report_event(p->report, "end", json_pack("{s:i, s:I, s:I}", "exit_code", (int)st, "failed", (json_int_t)sum.n_failed,
                                              "pictures", (json_int_t)p->job->n_pictures));
     return st;
 }
@@ -216,15 +297,6 @@ static status compare_options(program *p)
     TRY(comm_same(p->comm, ST_USAGE, "command line", text));
 fail:
     return st;
-}
-
-static void take_place(void *context, const char *picture, const char *phase, int step)
-{
-    comm *c = context;
-    if (step < 0)
-        watchdog_phase(c, picture, phase);
-    else
-        watchdog_step(c, step);
 }
 
 static void log_alarm(void *context, const watchdog_alarm *alarm)
@@ -292,6 +364,7 @@ static void close_all(program *p)
     dump_close(p->dump);
     device_close(p->dev);
     grid_close(&p->grid);
+    report_close(p->lead_report);
     model_close(p->model);
     job_close(p->job);
     if (speaks(p)) watchdog_listen(p->comm, NULL, NULL);

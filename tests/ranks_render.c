@@ -257,6 +257,43 @@ static void the_classic_ring_stays_close(void **state)
     json_decref(ordered);
 }
 
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(json_string_value(json_object_get(*(json_t *const *)a, "picture")),
+                  json_string_value(json_object_get(*(json_t *const *)b, "picture")));
+}
+
+/* Pictures end in any order: sorted by name. */
+static json_t *sorted(json_t *events)
+{
+    json_t *list[3], *out = json_array();
+    for (size_t i = 0; i < 3; i++) list[i] = json_incref(json_array_get(events, i));
+    qsort(list, 3, sizeof(list[0]), by_name);
+    for (size_t i = 0; i < 3; i++) json_array_append_new(out, list[i]);
+    json_decref(events);
+    return out;
+}
+
+/* Each picture is rendered once, by whichever replica is free, and is the same as alone; a picture's ranks are those of
+ * its replica. */
+static void replicas_share_the_pictures(void **state)
+{
+    static const struct {
+        int         n_ranks, replica_ranks;
+        const char *parallel;
+    } cases[] = {{2, 1, "{replicas: 2}"}, {4, 2, "{replicas: 2, ulysses: 2}"}, {5, 1, "{replicas: 5}"}, {6, 2, "{replicas: 3}"}};
+    (void)state;
+    json_t *want = sorted(render(&(variant){1, 1, "cpu", NULL, "bf16", NULL, NULL}));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        json_t *got = sorted(render(&(variant){cases[i].n_ranks, 1, "cpu", NULL, "bf16", NULL, cases[i].parallel}));
+        assert_same_pictures(got, want, cases[i].parallel);
+        for (size_t k = 0; k < 3; k++)
+            assert_int_equal(json_array_size(json_object_get(json_array_get(got, k), "ranks")), cases[i].replica_ranks);
+        json_decref(got);
+    }
+    json_decref(want);
+}
+
 /* What the job file cannot have: said before anything is loaded, with what was found and what there is. */
 static void a_grid_that_does_not_fit_is_refused(void **state)
 {
@@ -347,6 +384,7 @@ int main(void)
         cmocka_unit_test(a_rank_that_fails_inside_a_step_leaves_with_all),
         cmocka_unit_test(a_grid_that_does_not_fit_is_refused),
         cmocka_unit_test(the_classic_ring_stays_close),
+        cmocka_unit_test(replicas_share_the_pictures),
         cmocka_unit_test(every_grid_gives_the_same_bits),
         cmocka_unit_test(same_bits_on_any_number_of_ranks),
     };
