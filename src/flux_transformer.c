@@ -114,6 +114,14 @@ fail:
     return st;
 }
 
+static void set_widths(flux_transformer *f, const flux_config *c, dtype type)
+{
+    f->config = *c;
+    f->d = c->n_heads * c->head_dim;
+    f->mlp = 4 * f->d;
+    f->element = dtype_bytes(type);
+}
+
 status flux_transformer_open(flux_transformer **out, const flux_transformer_opts *opts)
 {
     status            st = ST_OK;
@@ -121,10 +129,7 @@ status flux_transformer_open(flux_transformer **out, const flux_transformer_opts
     if (f == NULL) return err_set(ST_NO_MEMORY, "transformer: %zu bytes", sizeof(*f));
     f->opts = *opts;
     f->comm = opts->grid->replica;
-    f->config = opts->model->flux;
-    f->d = f->config.n_heads * f->config.head_dim;
-    f->mlp = 4 * f->d;
-    f->element = dtype_bytes(opts->type);
+    set_widths(f, &opts->model->flux, opts->type);
     TRY(flux_weights_open(&f->weights, opts->model));
     f->drop_weights = linear_pages_are_scarce(weights_bytes(f->weights->files));
     TRY(open_scales(f));
@@ -365,7 +370,8 @@ void flux_transformer_parity(flux_transformer *f, bool parity)
     f->parity = parity;
 }
 
-static status plan_memory(flux_transformer *f)
+/* What a picture needs, from config, rows and share alone. */
+static void plan_memory(flux_transformer *f, size_t table_floats)
 {
     const flux_config *c = &f->config;
     const size_t       rows = (size_t)f->rows.count, d = (size_t)f->d, e = f->element;
@@ -382,9 +388,44 @@ static status plan_memory(flux_transformer *f)
     arena_plan(a, &f->state_sum, shared * sizeof(float), "softmax sums");
     arena_plan(a, &f->state_out, shared * (size_t)c->head_dim * sizeof(float), "softmax outputs");
     arena_plan(a, &f->pos, rows * 3 * sizeof(int32_t), "positions");
-    arena_plan(a, &f->table, f->positions.n_floats * sizeof(float), "position tables");
+    arena_plan(a, &f->table, table_floats * sizeof(float), "position tables");
     arena_plan(a, &f->modulation, unit_offset(f, n_units(c)) * sizeof(float), "modulation");
-    return arena_take(a, f->opts.dev, "transformer");
+}
+
+/* Rows of all ranks and, with a grid of this shape, what one of them attends with. */
+static status cut_rows(flux_transformer *f, const geometry *g, int n_text, grid_shape shape, int rank)
+{
+    const int n_ranks = shape.ulysses * shape.ring;
+    f->rank_rows = calloc((size_t)n_ranks, sizeof(*f->rank_rows));
+    f->n_rows = calloc((size_t)n_ranks, sizeof(*f->n_rows));
+    if (f->rank_rows == NULL || f->n_rows == NULL) return err_set(ST_NO_MEMORY, "transformer: rows of %d ranks", n_ranks);
+    for (int r = 0; r < n_ranks; r++) {
+        f->rank_rows[r] = geometry_split(n_text, g->n_image, n_ranks, r);
+        f->n_rows[r] = f->rank_rows[r].count;
+    }
+    f->rows = f->rank_rows[rank];
+    f->layout = (exchange_layout){
+        .n_members = shape.ring, .member = rank / shape.ulysses, .n_ulysses = shape.ulysses, .ulysses = rank % shape.ulysses,
+        .n_rows = f->n_rows, .row_bytes = 2 * (size_t)f->d * f->element, .n_heads = f->config.n_heads};
+    f->share = exchange_share_of(&f->layout);
+    return ST_OK;
+}
+
+status flux_transformer_plan(const flux_config *c, dtype type, const geometry *g, int n_text, int n_steps, grid_shape shape,
+                             int rank, transformer_plan *out)
+{
+    flux_transformer f = {.opts = {.type = type}, .seq = {.n_steps = n_steps}};
+    set_widths(&f, c, type);
+    status st = cut_rows(&f, g, n_text, shape, rank);
+    if (st == ST_OK) {
+        plan_memory(&f, (size_t)(c->axes_dims_rope[0] + g->rows * c->axes_dims_rope[1] + g->cols * c->axes_dims_rope[2]));
+        *out = (transformer_plan){.rows = f.rows, .share = f.share, .parts = f.memory,
+                                  .sent_ordered = exchange_bytes_sent(&f.layout, EXCHANGE_ORDERED) * n_blocks_of(c)};
+        exchange_plan(&f.layout, &out->parts);
+    }
+    free(f.rank_rows);
+    free(f.n_rows);
+    return st;
 }
 
 /* Text rows of rank 0 to their owners, through context_embedder. */
@@ -433,27 +474,6 @@ static status open_exchange(flux_transformer *f)
         .reverse_order = f->opts.reverse_order});
 }
 
-/* Rows of all ranks, and what this one attends with. */
-static status cut_rows(flux_transformer *f)
-{
-    const comm_grid *g = f->opts.grid;
-    const int   n_ranks = comm_size(f->comm);
-    f->rank_rows = calloc((size_t)n_ranks, sizeof(*f->rank_rows));
-    f->n_rows = calloc((size_t)n_ranks, sizeof(*f->n_rows));
-    if (f->rank_rows == NULL || f->n_rows == NULL) return err_set(ST_NO_MEMORY, "transformer: rows of %d ranks", n_ranks);
-    for (int r = 0; r < n_ranks; r++) {
-        f->rank_rows[r] = geometry_split(f->seq.n_text, f->seq.geometry->n_image, n_ranks, r);
-        f->n_rows[r] = f->rank_rows[r].count;
-    }
-    f->rows = f->rank_rows[comm_rank(f->comm)];
-    f->layout = (exchange_layout){
-        .n_members = comm_size(g->ring), .member = comm_rank(g->ring), .n_ulysses = comm_size(g->ulysses),
-        .ulysses = comm_rank(g->ulysses), .n_rows = f->n_rows, .row_bytes = 2 * (size_t)f->d * f->element,
-        .n_heads = f->config.n_heads};
-    f->share = exchange_share_of(&f->layout);
-    return ST_OK;
-}
-
 status flux_transformer_prepare(flux_transformer *f, const flux_sequence *seq)
 {
     status   st = ST_OK;
@@ -463,10 +483,14 @@ status flux_transformer_prepare(flux_transformer *f, const flux_sequence *seq)
     f->prepared = true;
     f->seq = *seq;
     f->positions = *seq->positions;
-    st = cut_rows(f);
+    st = cut_rows(f, seq->geometry, seq->n_text, f->opts.grid->shape, comm_rank(f->comm));
     if (st == ST_OK) {
         pos = malloc(((size_t)f->rows.count * 3 + 1) * sizeof(*pos));
-        st = pos == NULL ? err_set(ST_NO_MEMORY, "positions of %d rows", f->rows.count) : plan_memory(f);
+        st = pos == NULL ? err_set(ST_NO_MEMORY, "positions of %d rows", f->rows.count) : ST_OK;
+    }
+    if (st == ST_OK) {
+        plan_memory(f, f->positions.n_floats);
+        st = arena_take(&f->memory, f->opts.dev, "transformer");
     }
     TRY(comm_agree(f->comm, st));
     TRY(open_exchange(f));

@@ -43,6 +43,16 @@ typedef struct flux_sequence {
     const float         *temb;     /* NULL, or [n_steps, D] to use instead of the embedders' (tests) */
 } flux_sequence;
 
+/* What a rank of a replica holds, without a device or weights: for the planner. */
+typedef struct transformer_plan {
+    row_range      rows;
+    exchange_share share;
+    arena          parts;        /* names and bytes of all memory beside the weights */
+    int64_t        sent_ordered; /* bytes per step, ordered ring and ulysses */
+} transformer_plan;
+status flux_transformer_plan(const flux_config *c, dtype type, const geometry *g, int n_text, int n_steps, grid_shape shape,
+                             int rank, transformer_plan *out);
+
 /* Collective from here on. */
 status flux_transformer_open(flux_transformer **out, const flux_transformer_opts *opts);
 void   flux_transformer_close(flux_transformer *f); /* accepts NULL */

@@ -11,6 +11,7 @@
 #include "job.h"
 #include "model_hash.h"
 #include "options.h"
+#include "plan.h"
 #include "render.h"
 #include "report.h"
 #include "self_check.h"
@@ -21,7 +22,10 @@ static const double HASHING_TELL_S = 2.0; /* between lines about a slow hash */
 typedef struct program {
     options  options;
     comm    *comm;
+    machine  machine; /* that plans are for */
+    grid_shape shape;
     comm_grid grid;
+    int      n_threads;
     report  *report;
     report  *lead_report; /* of a replica's lead that is not world rank 0: forwards to it */
     job     *job;
@@ -79,9 +83,12 @@ static void show_hashing(void *context, int64_t done, int64_t all)
 
 static status open_model(program *p)
 {
+    return comm_agree(p->comm, model_open(&p->model, p->job->model));
+}
+
+static status hash_model(program *p)
+{
     status st = ST_OK;
-    TRY(comm_agree(p->comm, model_open(&p->model, p->job->model)));
-    if (p->options.check) goto fail;
     p->hashing_told = report_now();
     if (speaks(p))
         st = model_hash(p->model_sha256, p->model, &(model_hash_opts){.progress = show_hashing, .context = p});
@@ -104,9 +111,10 @@ static status open_device(program *p)
     }
     TRY(comm_agree(p->comm, st));
     TRY(comm_min_int(p->comm, &isa));
+    p->n_threads = choose_threads(p);
     TRY(comm_agree(p->comm, device_open(&p->dev, &(device_opts){
         .kind = p->options.backend == BACKEND_STRICT ? DEVICE_STRICT : DEVICE_CPU, .isa = (cpu_isa)isa,
-        .n_threads = choose_threads(p), .limit_bytes = p->options.memory_limit})));
+        .n_threads = p->n_threads, .limit_bytes = p->options.memory_limit})));
 fail:
     return st;
 }
@@ -175,20 +183,67 @@ static status open_lead_report(program *p)
         .place = take_place, .place_context = p->comm});
 }
 
-/* A grid as the job wants it; what it leaves open becomes the ring's. */
+/* Whether a second of measuring is nothing beside the job. */
+static bool worth_measuring(const program *p)
+{
+    double flops = 0;
+    for (size_t i = 0; i < p->job->n_pictures; i++) {
+        geometry g;
+        if (geometry_make(&g, p->job->pictures[i].width, p->job->pictures[i].height, p->model->vae.scale) != ST_OK) continue;
+        const plan_flops f = plan_count_flops(p->model, &g, p->model->max_text_rows);
+        flops += (f.attention + f.products) * p->job->pictures[i].steps + f.conv + f.mid_attention;
+    }
+    return flops / comm_size(p->comm) > 1e12;
+}
+
+/* The machine that plans are for: named, measured, or unknown when that is not worth it (all zero). Collective. */
+static status open_machine(program *p, int n_ranks)
+{
+    const double       budget_s = p->options.plan ? 1.0 : 0.3;
+    const job_picture *picture = &p->job->pictures[0];
+    const int32_t      rows = picture->width / 16 * (picture->height / 16) / n_ranks;
+    if (p->options.plan_for != NULL) return comm_agree(p->comm, machine_named(&p->machine, p->options.plan_for));
+    if (!p->options.plan && !worth_measuring(p)) return ST_OK;
+    return machine_measure(&p->machine, p->comm, p->dev, p->model, p->job->precision, rows, rows, budget_s);
+}
+
+/* The grid of all pictures is that of the first one's plan; each picture must fit. With --plan: tells all. */
+static status plan_job(program *p)
+{
+    status    st = ST_OK, fit_st = ST_OK;
+    plan      made = {0};
+    int       n_local = comm_local_size(p->comm);
+    plan_opts opts = {.model = p->model, .job = p->job, .n_threads = p->n_threads,
+                      .n_ranks = p->options.plan_ranks > 0 ? p->options.plan_ranks : comm_size(p->comm)};
+    TRY(comm_min_int(p->comm, &n_local));
+    opts.n_ranks_of_node = p->options.plan_ranks > 0 ? opts.n_ranks : n_local;
+    TRY(open_machine(p, opts.n_ranks));
+    if (p->machine.attention > 0) opts.machine = &p->machine;
+    for (size_t i = 0; i < p->job->n_pictures; i++) {
+        opts.picture = &p->job->pictures[i];
+        TRY(plan_make(&made, &opts));
+        if (i == 0) p->shape = made.shape;
+        if (p->options.plan) plan_print(&made, p->report);
+        else if (made.machine.attention > 0) plan_print_short(&made, p->report);
+        if (speaks(p)) report_event(p->report, "plan", plan_json(&made));
+        if (fit_st == ST_OK) fit_st = plan_fits(&made, &opts);
+        plan_free(&made);
+        if (fit_st != ST_OK && !p->options.plan) break;
+    }
+    st = fit_st;
+fail:
+    plan_free(&made);
+    return comm_agree(p->comm, st);
+}
+
 static status open_grid(program *p)
 {
-    status              st = ST_OK;
-    const job_parallel *j = &p->job->parallel;
-    const int           n_ranks = comm_size(p->comm);
-    grid_shape          shape = {.replicas = j->replicas > 0 ? j->replicas : 1, .ulysses = j->ulysses > 0 ? j->ulysses : 1};
-    shape.ring = j->ring > 0 ? j->ring : n_ranks / (shape.replicas * shape.ulysses);
-    TRY(comm_agree(p->comm, grid_shape_check(shape, n_ranks, p->model->flux.n_heads)));
-    TRY(grid_open(&p->grid, p->comm, shape));
+    status st = ST_OK;
+    TRY(grid_open(&p->grid, p->comm, p->shape));
     TRY(comm_agree(p->comm, open_lead_report(p)));
     if (p->grid.nodes_crossed)
         report_warn(p->report, "parallel: ulysses: %d ranks that share heads are not all on one node: their transfers cross "
-                    "the network", shape.ulysses);
+                    "the network", p->shape.ulysses);
 fail:
     return st;
 }
@@ -342,9 +397,12 @@ static status run(program *p, status options_st)
                     p->job->n_pictures == 1 ? "" : "s", p->job->model);
         return ST_OK;
     }
-    if (!p->options.bench) TRY(open_grid(p));
     TRY(open_device(p));
     TRY(check_device(p));
+    if (!p->options.bench) TRY(plan_job(p));
+    if (p->options.plan) return ST_OK;
+    if (!p->options.bench) TRY(open_grid(p));
+    TRY(hash_model(p));
     TRY(open_dump(p));
     greet(p);
     if (p->options.bench) {

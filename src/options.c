@@ -6,11 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "machine.h"
 #include "suggest.h"
 
 static const char hint[] = "try `dype-dist --help`";
 
-enum { THREADS_MAX = 4096, BLOCKS_MAX = 10000, WATCHDOG_S = 600, WATCHDOG_MAX_S = 1000000 };
+enum { RANKS_MAX = 1024, THREADS_MAX = 4096, BLOCKS_MAX = 10000, WATCHDOG_S = 600, WATCHDOG_MAX_S = 1000000 };
 
 enum {
     OPT_HELP,
@@ -28,6 +29,9 @@ enum {
     OPT_BLOCKS,
     OPT_ISA,
     OPT_BENCH,
+    OPT_PLAN,
+    OPT_FOR,
+    OPT_RANKS,
     OPT_WATCHDOG,
     OPT_MEMORY_LIMIT,
     OPT_NOT_YET /* known to the design, absent from this version */
@@ -52,13 +56,13 @@ static const struct {
     {"quiet", NULL, OPT_QUIET, "no progress; only warnings and errors"},
     {"dump", "NAME", OPT_DUMP, "save the tensor of that name, such as dit.12.attn_out@3 (may repeat)"},
     {"blocks", "N", OPT_BLOCKS, "run only the first N transformer blocks"},
+    {"plan", NULL, OPT_PLAN, "rows, grid, memory, bytes and seconds of each picture; render nothing"},
+    {"for", "NAME", OPT_FOR, "with --plan: h100, a100, l40s or rtx4090, instead of measuring this machine"},
+    {"ranks", "N", OPT_RANKS, "with --plan: for so many ranks, instead of those that run"},
     {"bench", NULL, OPT_BENCH, "scaling benchmark: the job's step loops on 1, 2, 4, ... ranks, all schedules; no pictures"},
     {"isa", "NAME", OPT_ISA, "auto, avx512bf16, avx512, avx2 or plain"},
     {"watchdog", "SECONDS", OPT_WATCHDOG, "end the job when a rank is silent for so long (600; 0: never)"},
     {"memory-limit", "SIZE", OPT_MEMORY_LIMIT, "at most so much device memory per rank, such as 24G or 500M"},
-    {"plan", NULL, OPT_NOT_YET, NULL},
-    {"for", "NAME", OPT_NOT_YET, NULL},
-    {"ranks", "N", OPT_NOT_YET, NULL},
     {"decode", "FILE", OPT_NOT_YET, NULL},
     {"recipe", "FILE", OPT_NOT_YET, NULL},
     {"spectra", "FILE", OPT_NOT_YET, NULL},
@@ -173,6 +177,15 @@ static status read_option(options *o, int id, const char *name, const char *valu
     case OPT_CHECK:
         o->check = true;
         break;
+    case OPT_PLAN:
+        o->plan = true;
+        break;
+    case OPT_FOR:
+        TRY(read_word(name, value, machine_names, &backend));
+        o->plan_for = machine_names[backend];
+        break;
+    case OPT_RANKS:
+        return read_count(name, value, 1, RANKS_MAX, &o->plan_ranks);
     case OPT_BENCH:
         o->bench = true;
         break;
@@ -270,6 +283,10 @@ status options_read(options *o, int argc, char **argv)
         goto fail;
     }
     o->job_path = argv[optind];
+    if (!o->plan && (o->plan_for != NULL || o->plan_ranks > 0)) {
+        st = err_set(ST_USAGE, "--%s goes with --plan; %s", o->plan_for != NULL ? "for" : "ranks", hint);
+        goto fail;
+    }
     return ST_OK;
 fail:
     options_close(o);

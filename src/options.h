@@ -15,6 +15,9 @@ typedef struct options {
     const char *job_path; /* NULL only with help or version */
     bool help, version;
     bool check; /* validate only */
+    bool plan; /* print plans; render nothing */
+    const char *plan_for; /* a named machine; NULL: this one */
+    int plan_ranks; /* 0: those that run */
     bool bench; /* measure instead of rendering */
     bool overwrite, quiet;
     option_backend backend;

@@ -1,0 +1,320 @@
+#include "machine.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arena.h"
+
+/* Data sheets, dense bf16: H100 SXM 989 TFLOP/s, NVLink 450 GB/s one way, 80 GB; A100 SXM 312, 300 GB/s, 80 GB; L40S 362,
+ * PCIe 4 x16 25 GB/s, 48 GB; RTX 4090 165, PCIe 4 x16 25 GB/s, 24 GB. What is reached of them: attention 60 %, products 65 %
+ * (A100 70 % of both: docs/cost-model.md), links 80 %, convolutions 35 %; 8 % for all that is neither. */
+static const struct {
+    const char *name;
+    double      peak, attention, products, link, memory_gb;
+} KNOWN[] = {
+    {"h100", 989e12, 0.60, 0.65, 360e9, 80},
+    {"a100", 312e12, 0.70, 0.70, 240e9, 80},
+    {"l40s", 362e12, 0.60, 0.65, 20e9, 48},
+    {"rtx4090", 165e12, 0.60, 0.65, 20e9, 24},
+};
+enum { N_KNOWN = sizeof(KNOWN) / sizeof(KNOWN[0]) };
+const char *const machine_names[] = {"h100", "a100", "l40s", "rtx4090", NULL};
+
+status machine_named(machine *out, const char *name)
+{
+    for (size_t i = 0; i < N_KNOWN; i++) {
+        if (strcmp(KNOWN[i].name, name) != 0) continue;
+        *out = (machine){.attention = KNOWN[i].peak * KNOWN[i].attention, .link = KNOWN[i].link, .overhead = 1.08,
+                         .memory_bytes = (int64_t)(KNOWN[i].memory_gb * 1e9)};
+        /* Head width 512 goes through kernels at half the rate. */
+        out->wide_attention = out->attention / 2;
+        for (int p = 0; p < N_PRODUCTS; p++) out->products[p] = KNOWN[i].peak * KNOWN[i].products;
+        for (int b = 0; b < VAE_MAX_BLOCKS; b++) out->conv[b] = KNOWN[i].peak * 0.35;
+        snprintf(out->name, sizeof(out->name), "%s", name);
+        return ST_OK;
+    }
+    return err_set(ST_USAGE, "--for: found \"%s\"; allowed: h100, a100, l40s, rtx4090", name);
+}
+
+/* ---- measuring */
+
+typedef struct bench {
+    device  *dev;
+    stream  *s;
+    comm    *comm;
+    dtype    type;
+    double   budget_s; /* of one operation */
+    arena    memory;
+    void    *x, *y, *w, *state_out;
+    float   *scale, *state_max, *state_sum, *table;
+    int32_t *pos;
+} bench;
+
+/* Seconds of the operation that `put` puts: once to warm up, then as often as the budget allows; the fastest. */
+static status time_of(bench *b, status (*put)(bench *, const void *), const void *args, double *seconds)
+{
+    status st = ST_OK;
+    double best = INFINITY, spent = 0;
+    for (int i = 0; i == 0 || (spent < b->budget_s && i < 50) || i < 2; i++) {
+        const double began = comm_now();
+        TRY(put(b, args));
+        TRY(stream_sync(b->s));
+        const double took = comm_now() - began;
+        spent += took;
+        if (i > 0 && took < best) best = took;
+        if (i > 0 && spent > b->budget_s) break;
+    }
+    *seconds = best;
+fail:
+    return st;
+}
+
+static status put_linear(bench *b, const void *args)
+{
+    return stream_linear(b->s, args);
+}
+
+static status put_attention(bench *b, const void *args)
+{
+    return stream_attention(b->s, args);
+}
+
+static status put_conv(bench *b, const void *args)
+{
+    return stream_conv(b->s, args);
+}
+
+typedef struct rest_args {
+    layernorm_args    norm;
+    qk_norm_rope_args rope;
+} rest_args;
+
+/* What a row meets in a block beside products and attention: about 1.5 norms (two in a double block, one in a single
+ * one), and rotary positions of q and k. */
+static status put_rest(bench *b, const void *args)
+{
+    status           st = ST_OK;
+    const rest_args *a = args;
+    TRY(stream_layernorm(b->s, &a->norm));
+    TRY(stream_qk_norm_rope(b->s, &a->rope));
+    TRY(stream_qk_norm_rope(b->s, &a->rope));
+fail:
+    return st;
+}
+
+static int32_t at_most(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
+
+static status measure_products(bench *b, const model *m, int32_t n_rows, machine *out)
+{
+    static const int widths[N_PRODUCTS][2] = {{1, 1}, {1, 4}, {4, 1}, {5, 1}};
+    status           st = ST_OK;
+    const int32_t    d = m->flux.n_heads * m->flux.head_dim, rows = at_most(n_rows, 512);
+    for (int p = 0; p < N_PRODUCTS; p++) {
+        double      seconds = 0;
+        linear_args args = {.x = b->x, .y = b->y, .w = {.data = b->w, .type = DT_BF16}, .ldx = widths[p][0] * d,
+                            .ldy = widths[p][1] * d, .n_rows = rows, .n_in = widths[p][0] * d, .n_out = widths[p][1] * d,
+                            .type = b->type, .y_type = b->type, .act = p == PRODUCT_1_4 ? ACT_GELU_TANH : ACT_NONE,
+                            .gate = p >= PRODUCT_4_1 ? b->scale : NULL};
+        TRY(time_of(b, put_linear, &args, &seconds));
+        out->products[p] = 2.0 * rows * args.n_in * args.n_out / seconds;
+    }
+fail:
+    return st;
+}
+
+static status measure_rest(bench *b, const model *m, int32_t n_rows, machine *out)
+{
+    status             st = ST_OK;
+    double             seconds = 0;
+    const flux_config *c = &m->flux;
+    const int32_t      d = c->n_heads * c->head_dim, rows = at_most(n_rows, 512);
+    const rest_args    args = {
+        .norm = {.x = b->x, .y = b->y, .scale = b->scale, .shift = b->scale, .ldx = d, .ldy = d, .n_rows = rows, .width = d,
+                 .eps = 1e-6f, .type = b->type, .one_plus = true},
+        .rope = {.x = b->y, .scale = b->scale, .table = b->table, .pos = b->pos, .ld = d,
+                 .n_pairs = {c->axes_dims_rope[0] / 2, c->axes_dims_rope[1] / 2, c->axes_dims_rope[2] / 2}, .n_rows = rows,
+                 .n_heads = c->n_heads, .head_dim = c->head_dim, .eps = 1e-6f, .type = b->type}};
+    TRY(time_of(b, put_rest, &args, &seconds));
+    out->row_s = seconds / rows;
+fail:
+    return st;
+}
+
+static status measure_attention(bench *b, int n_heads, int head_dim, int32_t n_rows, int32_t n_keys, double *out)
+{
+    status         st = ST_OK;
+    double         seconds = 0;
+    const int32_t  d = n_heads * head_dim, n_q = at_most(n_rows, 384), n_kv = at_most(n_keys, 512);
+    attention_args args = {.q = b->x, .k = b->x, .v = b->x, .out = b->y, .state_max = b->state_max,
+                           .state_sum = b->state_sum, .state_out = b->state_out, .ldq = d, .ldk = d, .ldv = d, .ldo = d,
+                           .n_q = n_q, .n_kv = n_kv, .n_heads = n_heads, .head_dim = head_dim,
+                           .scale = 1.0f / sqrtf((float)head_dim), .type = b->type, .first = true};
+    TRY(time_of(b, put_attention, &args, &seconds));
+    *out = 4.0 * n_q * n_kv * d / seconds;
+fail:
+    return st;
+}
+
+/* Rows and columns of the convolutions that are measured: a tile or two per thread. */
+enum { CONV_H = 2 * CONV_TILE_H, CONV_W = 2 * CONV_TILE_W };
+
+static status measure_convolutions(bench *b, const model *m, machine *out)
+{
+    status            st = ST_OK;
+    const vae_config *c = &m->vae;
+    for (int i = 0; i < c->n_blocks; i++) {
+        const int32_t width = c->block_out_channels[c->n_blocks - 1 - i];
+        double        seconds = 0;
+        conv_args     args = {.x = b->x, .y = b->y, .norm_mul = b->scale, .norm_add = b->scale,
+                              .w = {.data = b->w, .type = DT_BF16}, .height = CONV_H, .width = CONV_W, .c_in = width,
+                              .c_out = width, .kernel = 3, .type = b->type, .y_type = b->type, .silu = true};
+        TRY(time_of(b, put_conv, &args, &seconds));
+        out->conv[i] = 2.0 * CONV_H * CONV_W * width * width * 9 / seconds;
+    }
+fail:
+    return st;
+}
+
+static status measure_link(bench *b, machine *out)
+{
+    enum { BYTES = 4 << 20, TIMES = 4 };
+    status    st = ST_OK;
+    const int n = comm_size(b->comm), rank = comm_rank(b->comm);
+    char     *from = malloc(BYTES), *to = malloc(BYTES);
+    TRY(comm_agree(b->comm, from != NULL && to != NULL ? ST_OK : err_set(ST_NO_MEMORY, "%d bytes", 2 * BYTES)));
+    memset(from, 1, BYTES);
+    double best = INFINITY;
+    for (int i = 0; i < TIMES && n > 1; i++) {
+        const message sends = {(rank + 1) % n, from, BYTES}, receives = {(rank - 1 + n) % n, to, BYTES};
+        const double  began = comm_now();
+        TRY(comm_swap(b->comm, &sends, 1, &receives, 1));
+        if (i > 0) best = fmin(best, comm_now() - began);
+    }
+    out->link = n > 1 ? BYTES / best : INFINITY;
+fail:
+    free(from);
+    free(to);
+    return st;
+}
+
+static status open_bench(bench *b, const model *m)
+{
+    status             st = ST_OK;
+    const flux_config *c = &m->flux;
+    const size_t       d = (size_t)c->n_heads * (size_t)c->head_dim, e = dtype_bytes(b->type);
+    size_t             widest = 0;
+    for (int i = 0; i < m->vae.n_blocks; i++)
+        if ((size_t)m->vae.block_out_channels[i] > widest) widest = (size_t)m->vae.block_out_channels[i];
+    const size_t rows = 512 * (d > widest ? d : widest), pixels = (size_t)CONV_H * CONV_W * widest;
+    const size_t weight_values = 5 * d * d > 9 * widest * widest ? 5 * d * d : 9 * widest * widest;
+    const size_t values = 5 * rows > pixels ? 5 * rows : pixels;
+    arena_plan(&b->memory, &b->x, values * e, "inputs");
+    arena_plan(&b->memory, &b->y, values * e, "outputs");
+    arena_plan(&b->memory, &b->w, weight_values * 2, "weights");
+    arena_plan(&b->memory, &b->scale, (d > widest ? d : widest) * sizeof(float), "scales");
+    arena_plan(&b->memory, &b->state_max, 512 * (size_t)c->n_heads * sizeof(float), "state");
+    arena_plan(&b->memory, &b->state_sum, 512 * (size_t)c->n_heads * sizeof(float), "state");
+    arena_plan(&b->memory, &b->state_out, rows * sizeof(float), "state");
+    arena_plan(&b->memory, &b->table, 2 * (size_t)c->head_dim * sizeof(float), "table");
+    arena_plan(&b->memory, &b->pos, 512 * 3 * sizeof(int32_t), "positions");
+    TRY(arena_take(&b->memory, b->dev, "measuring"));
+    void *zeros = calloc(arena_bytes(&b->memory), 1); /* any numbers do, as long as they are numbers */
+    if (zeros == NULL) return err_set(ST_NO_MEMORY, "measuring: %zu bytes", arena_bytes(&b->memory));
+    st = stream_copy_in(b->s, b->memory.base, zeros, arena_bytes(&b->memory));
+    st = stream_settle(b->s, st);
+    free(zeros);
+fail:
+    return st;
+}
+
+/* The slowest rank's figures for all, so that all make the same plan. */
+static status share_slowest(comm *c, machine *m)
+{
+    status   st = ST_OK;
+    double   mine[] = {m->attention, m->wide_attention, m->products[0], m->products[1], m->products[2], m->products[3],
+                       -m->row_s, m->link, m->conv[0], m->conv[1], m->conv[2], m->conv[3], m->conv[4], m->conv[5],
+                       m->conv[6], m->conv[7], (double)m->memory_bytes};
+    enum { N = sizeof(mine) / sizeof(mine[0]) };
+    const int n = comm_size(c);
+    double   *all = calloc((size_t)n, sizeof(mine));
+    size_t   *bytes = calloc((size_t)n, sizeof(*bytes));
+    TRY(comm_agree(c, all != NULL && bytes != NULL ? ST_OK : err_set(ST_NO_MEMORY, "figures of %d ranks", n)));
+    for (int r = 0; r < n; r++) bytes[r] = sizeof(mine);
+    TRY(comm_gather(c, 0, mine, bytes, all));
+    for (int r = 0; r < n && comm_rank(c) == 0; r++)
+        for (int i = 0; i < N; i++) mine[i] = fmin(mine[i], all[r * N + i]);
+    TRY(comm_bcast(c, 0, mine, sizeof(mine)));
+    m->attention = mine[0];
+    m->wide_attention = mine[1];
+    for (int p = 0; p < N_PRODUCTS; p++) m->products[p] = mine[2 + p];
+    m->row_s = -mine[6];
+    m->link = mine[7];
+    for (int i = 0; i < VAE_MAX_BLOCKS; i++) m->conv[i] = mine[8 + i];
+    m->memory_bytes = (int64_t)mine[8 + VAE_MAX_BLOCKS];
+fail:
+    free(all);
+    free(bytes);
+    return st;
+}
+
+status machine_measure(machine *out, comm *c, device *dev, const model *m, dtype type, int32_t n_rows, int32_t n_keys,
+                       double budget_s)
+{
+    status  st = ST_OK;
+    bench   b = {.dev = dev, .comm = c, .type = type, .budget_s = budget_s / (N_PRODUCTS + 3 + m->vae.n_blocks)};
+    machine found = {.measured = true, .overhead = 1, .memory_bytes = machine_memory_available()};
+    const int wide = m->vae.block_out_channels[m->vae.n_blocks - 1];
+    if (n_rows < ROW_TILE) n_rows = ROW_TILE;
+    if (n_keys < KEY_TILE) n_keys = KEY_TILE;
+    st = stream_open(&b.s, dev);
+    if (st == ST_OK) st = open_bench(&b, m);
+    TRY(comm_agree(c, st));
+    snprintf(found.name, sizeof(found.name), "this machine");
+    st = measure_products(&b, m, n_rows, &found);
+    if (st == ST_OK) st = measure_rest(&b, m, n_rows, &found);
+    if (st == ST_OK)
+        st = measure_attention(&b, m->flux.n_heads, m->flux.head_dim, n_rows, n_keys, &found.attention);
+    if (st == ST_OK) st = measure_attention(&b, 1, wide, 512, 512, &found.wide_attention);
+    if (st == ST_OK) st = measure_convolutions(&b, m, &found);
+    TRY(comm_agree(c, st));
+    TRY(measure_link(&b, &found));
+    TRY(share_slowest(c, &found));
+    *out = found;
+fail:
+    if (b.s != NULL) st = stream_settle(b.s, st);
+    arena_free(&b.memory);
+    stream_close(b.s);
+    return st;
+}
+
+/* ---- memory */
+
+/* The number after a word in a small file, in bytes of `unit`; -1 when there is none. */
+static int64_t number_in(const char *path, const char *word, int64_t unit)
+{
+    char    line[256];
+    int64_t found = -1;
+    FILE   *f = fopen(path, "re");
+    if (f == NULL) return -1;
+    while (found < 0 && fgets(line, sizeof(line), f) != NULL) {
+        long long value = 0;
+        if (strncmp(line, word, strlen(word)) == 0 && sscanf(line + strlen(word), "%lld", &value) == 1)
+            found = (int64_t)value * unit;
+    }
+    fclose(f);
+    return found;
+}
+
+int64_t machine_memory_available(void)
+{
+    int64_t       available = number_in("/proc/meminfo", "MemAvailable:", 1024);
+    const int64_t limit = number_in("/sys/fs/cgroup/memory.max", "", 1), used = number_in("/sys/fs/cgroup/memory.current", "", 1);
+    if (available < 0) available = INT64_MAX / 4;
+    if (limit >= 0 && used >= 0 && limit - used < available) available = limit - used > 0 ? limit - used : 0;
+    return available;
+}

@@ -1,0 +1,38 @@
+/* How fast a rank is: measured here in about a second, or one of a few GPUs by name. For the planner. */
+#ifndef DYPE_MACHINE_H
+#define DYPE_MACHINE_H
+
+#include "comm.h"
+#include "device.h"
+#include "model.h"
+
+/* Kinds of products in a block, by their widths in units of D. */
+typedef enum product { PRODUCT_1_1, PRODUCT_1_4, PRODUCT_4_1, PRODUCT_5_1, N_PRODUCTS } product;
+
+typedef struct machine {
+    char    name[64];
+    bool    measured;
+    double  attention;              /* FLOP/s of a rank, head width of the transformer */
+    double  wide_attention;         /* the same, of the VAE's one wide head */
+    double  products[N_PRODUCTS];   /* FLOP/s */
+    double  row_s;                  /* seconds per row and block of all that is neither */
+    double  conv[VAE_MAX_BLOCKS];   /* FLOP/s at the channels of the decoder's up blocks, in its order */
+    double  link;                   /* bytes/s that a rank sends while another sends to it */
+    double  overhead;               /* factor on all: 1 when measured */
+    int64_t memory_bytes;           /* that a rank may use */
+} machine;
+
+/* NULL-terminated names for --for. */
+extern const char *const machine_names[];
+/* ST_USAGE when the name is not one of them. */
+status machine_named(machine *out, const char *name);
+
+/* Collective: all ranks measure at the same time, so that what they share (cores, memory) is in the figures; the slowest
+ * rank's count. n_rows: of a rank; n_keys: of a block of keys. budget_s: seconds to spend, roughly. */
+status machine_measure(machine *out, comm *c, device *dev, const model *m, dtype type, int32_t n_rows, int32_t n_keys,
+                       double budget_s);
+
+/* Bytes that this process may still take: of the machine and of the cgroup it is in. */
+int64_t machine_memory_available(void);
+
+#endif

@@ -1,0 +1,149 @@
+/* A plan as people and programs read it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "plan.h"
+
+static const double MB = 1e6, GB = 1e9;
+
+static int n_ranks_of(const plan *p)
+{
+    return p->shape.ulysses * p->shape.ring;
+}
+
+static void print_rows(const plan *p, report *r)
+{
+    const int n = n_ranks_of(p);
+    int32_t   least = INT32_MAX, most = 0, idle = 0, n_text_ranks = 0;
+    for (int i = 0; i < n; i++) {
+        const int32_t rows = p->ranks[i].denoise.rows.count;
+        least = rows < least ? rows : least;
+        most = rows > most ? rows : most;
+        idle += rows == 0;
+        n_text_ranks += p->ranks[i].denoise.rows.n_text > 0;
+    }
+    report_line(r, "  rows      %d text + %d image: %d to %d per rank%s; %d rank%s text rows", p->n_text, p->geometry.n_image,
+                least, most, idle > 0 ? ", some have none" : "", n_text_ranks, n_text_ranks == 1 ? " has" : "s have");
+}
+
+/* Parts of equal names add up. */
+static void print_parts(const arena *a, const arena *b, report *r)
+{
+    for (int i = 0; i < a->n_parts; i++) {
+        int64_t first = 0, other = 0;
+        bool    seen = false;
+        for (int k = 0; k < i; k++) seen = seen || strcmp(a->part[k].what, a->part[i].what) == 0;
+        if (seen) continue;
+        for (int k = 0; k < a->n_parts; k++)
+            if (strcmp(a->part[k].what, a->part[i].what) == 0) first += (int64_t)a->part[k].bytes;
+        for (int k = 0; b != NULL && k < b->n_parts; k++)
+            if (strcmp(b->part[k].what, a->part[i].what) == 0) other += (int64_t)b->part[k].bytes;
+        if (first < 50000 && other < 50000) continue; /* would be shown as 0.0 */
+        if (b != NULL)
+            report_line(r, "    %-40s %12.1f %12.1f", a->part[i].what, (double)first / MB, (double)other / MB);
+        else
+            report_line(r, "    %-40s %12.1f", a->part[i].what, (double)first / MB);
+    }
+}
+
+static void print_line(report *r, const char *what, int64_t first, int64_t other, bool two)
+{
+    if (two)
+        report_line(r, "    %-40s %12.1f %12.1f", what, (double)first / MB, (double)other / MB);
+    else
+        report_line(r, "    %-40s %12.1f", what, (double)first / MB);
+}
+
+/* Rank 0 holds text rows and gathers the latent; the last rank stands for those that do not. */
+static void print_memory(const plan *p, report *r)
+{
+    const int        n = n_ranks_of(p);
+    const plan_rank *a = &p->ranks[0], *b = &p->ranks[n - 1];
+    const bool       two = n > 1;
+    if (two)
+        report_line(r, "  memory, MB                                       rank 0      rank %d", n - 1);
+    else
+        report_line(r, "  memory, MB");
+    report_line(r, "   step loop, anonymous");
+    print_parts(&a->denoise.parts, two ? &b->denoise.parts : NULL, r);
+    report_line(r, "   decode, anonymous");
+    print_parts(&a->decode, two ? &b->decode : NULL, r);
+    report_line(r, "   all the time, anonymous");
+    print_line(r, "latent and text rows of rank 0", a->host_bytes, b->host_bytes, two);
+    print_line(r, "kernels' scratch, about", a->scratch_bytes, b->scratch_bytes, two);
+    print_line(r, "largest at once, anonymous", a->anonymous, b->anonymous, two);
+    report_line(r, "   weights, mapped and shared by the ranks of a node");
+    print_line(r, "image stream and single blocks", p->weights.image, p->weights.image, two);
+    print_line(r, "text stream", a->denoise.rows.n_text > 0 ? p->weights.text : 0, b->denoise.rows.n_text > 0 ? p->weights.text : 0, two);
+    print_line(r, "modulation (read once, before the loop)", p->weights.modulation / n, p->weights.modulation / n, two);
+    print_line(r, "encoders (before the loop)", p->weights.encoders, 0, two);
+    print_line(r, "VAE decoder (after the loop)", p->weights.vae, p->weights.vae, two);
+}
+
+static void print_time(const plan *p, report *r)
+{
+    const int n = n_ranks_of(p);
+    int64_t   sent = 0;
+    for (int i = 0; i < n; i++) sent += p->ranks[i].sent;
+    report_line(r, "  sent      %.1f MB per step by all ranks", (double)sent / MB);
+    report_line(r, "  work      %.4g TFLOP per step (attention %.0f %%), %.4g for the decode",
+                (p->flops.attention + p->flops.products) * 1e-12,
+                100 * p->flops.attention / (p->flops.attention + p->flops.products),
+                (p->flops.conv + p->flops.mid_attention) * 1e-12);
+    if (p->machine.attention <= 0) return;
+    report_line(r, "  time      %.3g s per step on %s: attention %.3g, products %.3g, rest %.3g, waiting for others %.3g; "
+                "%d steps %.4g s; decode %.3g s", p->step.total, p->machine.name, p->step.attention, p->step.products,
+                p->step.rest, p->step.waiting, p->picture->steps, p->step.total * p->picture->steps, p->decode_s);
+}
+
+void plan_print(const plan *p, report *r)
+{
+    report_line(r, "%s: %d x %d, %d rank%s", p->picture->id, p->geometry.width, p->geometry.height, p->n_ranks,
+                p->n_ranks == 1 ? "" : "s");
+    report_line(r, "  grid      replicas %d x ulysses %d x ring %d, %s: %s", p->shape.replicas, p->shape.ulysses, p->shape.ring,
+                p->schedule == EXCHANGE_NEIGHBOUR ? "neighbour" : "ordered", p->why);
+    print_rows(p, r);
+    print_time(p, r);
+    print_memory(p, r);
+}
+
+void plan_print_short(const plan *p, report *r)
+{
+    char time[96] = "";
+    if (p->machine.attention > 0)
+        snprintf(time, sizeof(time), "; about %.3g s per step, decode %.3g s", p->step.total, p->decode_s);
+    report_line(r, "plan for %s: replicas %d x ulysses %d x ring %d (%s); at most %.2f GB per rank%s", p->picture->id,
+                p->shape.replicas, p->shape.ulysses, p->shape.ring, p->why, (double)plan_largest(p) / GB, time);
+}
+
+static json_t *rank_json(const plan *p, const plan_rank *k)
+{
+    json_t *parts = json_object(), *decode = json_object();
+    for (int i = 0; i < k->denoise.parts.n_parts; i++) {
+        const char *what = k->denoise.parts.part[i].what;
+        json_object_set_new(parts, what, json_integer(json_integer_value(json_object_get(parts, what)) +
+                                                      (json_int_t)k->denoise.parts.part[i].bytes));
+    }
+    for (int i = 0; i < k->decode.n_parts; i++) {
+        const char *what = k->decode.part[i].what;
+        json_object_set_new(decode, what, json_integer(json_integer_value(json_object_get(decode, what)) +
+                                                       (json_int_t)k->decode.part[i].bytes));
+    }
+    (void)p;
+    return json_pack("{s:i, s:i, s:I, s:I, s:I, s:o, s:o}", "rows", k->denoise.rows.count, "text_rows", k->denoise.rows.n_text,
+                     "anonymous_bytes", (json_int_t)k->anonymous, "mapped_bytes", (json_int_t)k->mapped, "sent_bytes",
+                     (json_int_t)k->sent, "step_loop", parts, "decode", decode);
+}
+
+json_t *plan_json(const plan *p)
+{
+    json_t *ranks = json_array();
+    for (int i = 0; i < n_ranks_of(p); i++) json_array_append_new(ranks, rank_json(p, &p->ranks[i]));
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:o}", "picture",
+                     p->picture->id, "width", p->geometry.width, "height", p->geometry.height, "n_ranks", p->n_ranks, "replicas",
+                     p->shape.replicas, "ulysses", p->shape.ulysses, "ring", p->shape.ring, "why", p->why, "step_s",
+                     p->step.total, "attention_s", p->step.attention, "products_s", p->step.products, "waiting_s",
+                     p->step.waiting, "decode_s", p->decode_s, "flops_per_step", p->flops.attention + p->flops.products,
+                     "flops_decode", p->flops.conv + p->flops.mid_attention, "link_bytes_s",
+                     p->machine.link < 1e18 ? p->machine.link : 0.0, "machine", p->machine.name, "ranks", ranks);
+}
