@@ -223,6 +223,7 @@ typedef struct conv_args {
     int32_t       c_in, c_out, kernel;
     dtype         type, y_type;
     bool          silu, upsample;
+    bool          wrap;   /* the left and right edges meet: padding there is the other edge's column */
     bool          parity; /* rounds the norm before silu, the product before the bias */
 } conv_args;
 

@@ -287,6 +287,12 @@ static int patches_seen(const position_plan *plan, int a)
     return (int)bf16_round((float)(plan->patches[a] - 1)) + 1;
 }
 
+void position_wrap(int width, int patches, double *inv_freq)
+{
+    const double turn = 2 * acos(-1.0) / patches; /* per patch: one turn over all */
+    for (int i = 0; i < width / 2; i++) inv_freq[i] = nearbyint(inv_freq[i] / turn) * turn;
+}
+
 void position_plan_tables(const position_plan *plan, double t, float *tables)
 {
     static const position_opts native = {.method = POSITION_BASE};
@@ -295,6 +301,7 @@ void position_plan_tables(const position_plan *plan, double t, float *tables)
         double mscale;
         position_frequencies(a == 0 ? &native : &plan->opts, plan->width[a], plan->base_patches, patches_seen(plan, a),
                              t, inv_freq, &mscale);
+        if (a == 2 && plan->wrap) position_wrap(plan->width[a], plan->patches[a], inv_freq);
         position_table(plan->width[a], plan->patches[a], inv_freq, mscale, plan->bf16_ids, tables + plan->offset[a]);
     }
 }
@@ -344,5 +351,6 @@ char *position_plan_describe(const position_plan *plan, char *buf, size_t size)
         else
             append(buf, size, &length, "native (%d patches, base %d)", plan->patches[a], plan->base_patches);
     }
+    if (plan->wrap) append(buf, size, &length, ", closed to a ring");
     return buf;
 }

@@ -38,6 +38,10 @@ void position_frequencies_ramps(const position_opts *opts, int width, int base_p
  * as fp32, multiplied in fp32. bf16_ids: position p is rounded to bf16, as the reference does in a bf16 run. */
 void position_table(int width, int patches, const double *inv_freq, double mscale, bool bf16_ids, float *table);
 
+/* Waves of a closed axis (`wrap: horizontal`): each angle per patch is rounded to a whole number of turns over all patches,
+ * so that position `patches` is position 0 again. Waves of less than half a turn stand still. */
+void position_wrap(int width, int patches, double *inv_freq);
+
 /* The tables of one picture in one buffer of n_floats, axis a from offset[a] on; the layout of device operations. Text
  * rows use row 0 of every axis. */
 typedef struct position_plan {
@@ -47,6 +51,7 @@ typedef struct position_plan {
     int           patches[POSITION_AXES]; /* table rows: 1, token rows, token columns */
     size_t        offset[POSITION_AXES];  /* in floats */
     size_t        n_floats;
+    bool          wrap; /* columns make whole turns per width (position_wrap); set after position_plan_make */
     bool          bf16_ids; /* `parity: diffusers` in bf16: positions past 256 collide, and s sees the rounded ones */
 } position_plan;
 

@@ -42,6 +42,8 @@ status recipe_make(recipe *out, const job *j, const job_picture *p, const recipe
         j->precision == DT_BF16 ? "bf16" : "fp32", "parity", p->parity_diffusers, "numerics", NUMERICS_VERSION,
         "position", position_json(&p->position, facts->base_resolution), "shift", shift_json(&p->shift), "noise",
         noise_json(&p->noise));
+    if (object != NULL && p->wrap == WRAP_HORIZONTAL) /* only then: recipes without it keep their hash */
+        json_object_set_new(object, "wrap", json_string("horizontal"));
     if (object != NULL && facts->inputs_sha256 != NULL)
         json_object_set_new(object, "inputs_sha256", json_string(facts->inputs_sha256));
     char *text = object == NULL ? NULL : json_dumps(object, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));

@@ -370,11 +370,13 @@ static status begin(renderer *r, picture *x)
     x->computed = device_count(r->opts.dev).flops;
     TRY(count_text_rows(r, x));
     st = geometry_make(&x->geometry, p->width, p->height, m->vae.scale);
-    if (st == ST_OK && p->wrap != WRAP_NONE)
-        st = err_set(ST_BAD_JOB, "%s: wrap: horizontal is not supported by this version", p->id);
+    if (st == ST_OK && p->wrap != WRAP_NONE && p->parity_diffusers)
+        st = err_set(ST_BAD_JOB, "%s: wrap: horizontal and parity: diffusers exclude each other: the reference has no wrap",
+                     p->id);
     if (st == ST_OK)
         st = position_plan_make(&x->positions, &p->position, m->flux.axes_dims_rope, base_px / (m->vae.scale * PATCH),
                                 x->geometry.rows, x->geometry.cols, parity_of(r, x));
+    x->positions.wrap = p->wrap == WRAP_HORIZONTAL;
     if (st == ST_OK) st = make_schedule(r, x);
     if (st == ST_OK) {
         x->tables = malloc(x->positions.n_floats * sizeof(float));
@@ -617,6 +619,7 @@ static status decode(renderer *r, picture *x)
     report_phase(r->opts.report, x->job->id, "decode");
     TRY(agree(r, open_sink(r, x, &sink)));
     vae_decoder_parity(r->vae, parity_of(r, x));
+    vae_decoder_wrap(r->vae, x->job->wrap == WRAP_HORIZONTAL);
     TRY(vae_decoder_decode(r->vae, &x->geometry, x->packed, &(row_sink){.ctx = &sink, .rows = sink_rows}));
     TRY(agree(r, commit_sink(r, x, &sink)));
 fail:

@@ -16,7 +16,7 @@ struct vae_decoder {
     vae_decoder_opts opts;
     vae_config       config;
     vae_weights     *weights;
-    bool             parity;
+    bool             parity, wrap;
 };
 
 status vae_decoder_open(vae_decoder **out, const vae_decoder_opts *opts)
@@ -46,6 +46,11 @@ void vae_decoder_parity(vae_decoder *v, bool parity)
     v->parity = parity;
 }
 
+void vae_decoder_wrap(vae_decoder *v, bool wrap)
+{
+    v->wrap = wrap;
+}
+
 /* A walk through the decoder, done twice: dry, to learn how large the buffers must be, then for real. `at` holds the
  * stage's input; a stage that changes shape writes into `other`, and the two change places.
  *
@@ -55,7 +60,7 @@ typedef struct walk {
     const vae_config  *config;
     const vae_weights *weights;
     dtype              type;
-    bool               dry, parity;
+    bool               dry, parity, wrap;
     status             st;
     vae_strips         strips;
     stream            *compute;
@@ -167,7 +172,7 @@ static void put_conv(walk *w, conv_call c)
         .x_below = c.kernel > 1 && has_below ? w->below : NULL, .y = c.y, .residual = c.residual,
         .norm_mul = c.normed ? w->mul : NULL, .norm_add = c.normed ? w->add : NULL, .height = w->height,
         .width = w->width, .first_row = w->first, .c_in = c.c_in, .c_out = c.c_out, .kernel = c.kernel, .type = w->type,
-        .y_type = w->type, .silu = c.silu, .upsample = c.upsample, .parity = w->parity}, c.l));
+        .y_type = w->type, .silu = c.silu, .upsample = c.upsample, .wrap = w->wrap, .parity = w->parity}, c.l));
 }
 
 static void tap_stage(walk *w, const char *name, const void *x, int32_t channels)
@@ -494,7 +499,7 @@ static status decode_strip(vae_decoder *v, walk *w, decode_memory *m, const geom
 status vae_decoder_decode(vae_decoder *v, const geometry *g, const float *packed, const row_sink *sink)
 {
     status        st = ST_OK;
-    walk          w = {.config = &v->config, .weights = v->weights, .type = v->opts.type, .parity = v->parity,
+    walk          w = {.config = &v->config, .weights = v->weights, .type = v->opts.type, .parity = v->parity, .wrap = v->wrap,
                        .compute = v->opts.compute, .tap = v->opts.tap};
     decode_memory m = {0};
     float        *mine = NULL;

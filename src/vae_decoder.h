@@ -41,6 +41,9 @@ void   vae_decoder_close(vae_decoder *v); /* accepts NULL */
 /* Whether the next decode repeats every rounding of the bf16 reference. */
 void vae_decoder_parity(vae_decoder *v, bool parity);
 
+/* Whether the left and right edges of the next picture meet: convolutions pad each with the other. */
+void vae_decoder_wrap(vae_decoder *v, bool wrap);
+
 /* Collective. packed: [n_image, in_channels] fp32, host: the latent after the last step; sink: takes the picture. Both on
  * rank 0 only, NULL elsewhere. The same status on all ranks. */
 status vae_decoder_decode(vae_decoder *v, const geometry *g, const float *packed, const row_sink *sink);

@@ -146,10 +146,10 @@ static void wrong_lines_are_refused_with_a_hint(void **state)
         {"--blocks -1 a.yaml", "--blocks: found \"-1\""},
         {"--backend gpu a.yaml", "--backend: found \"gpu\"; allowed: auto, cpu, strict, cuda; nearest: cpu"},
         {"--isa avx-2 a.yaml", "allowed: auto, avx512bf16, avx512, avx2, plain; nearest: avx2"},
-        {"--plan a.yaml", "--plan is not in this version"},
-        {"--plan --for h100 --ranks 8 a.yaml", "--plan is not in this version"},
-        {"--for h100 a.yaml", "--for is not in this version"},
-        {"--ranks 8 a.yaml", "--ranks is not in this version"},
+        {"--plan --for h200 a.yaml", "--for: found \"h200\"; allowed: h100, a100, l40s, rtx4090; nearest: h100"},
+        {"--plan --ranks 0 a.yaml", "--ranks: found \"0\"; allowed: an integer from 1 to 1024"},
+        {"--for h100 a.yaml", "--for goes with --plan"},
+        {"--ranks 8 a.yaml", "--ranks goes with --plan"},
         {"--watchdog -1 a.yaml", "--watchdog: found \"-1\"; allowed: an integer from 0 to 1000000"},
         {"--watchdog 1.5 a.yaml", "--watchdog: found \"1.5\""},
         {"--memory-limit 0 a.yaml", "--memory-limit: found \"0\"; allowed: bytes, or a number with K, M or G"},
@@ -176,8 +176,8 @@ static void wrong_lines_are_refused_with_a_hint(void **state)
 static void help_offers_only_what_this_version_does(void **state)
 {
     (void)state;
-    static const char *const offered[] = {"--check", "--backend", "--isa", "--log-json", "--watchdog", "75 stopped"};
-    static const char *const absent[] = {"--plan", "--decode", "--recipe", "--spectra"};
+    static const char *const offered[] = {"--check", "--backend", "--isa", "--log-json", "--watchdog", "--plan", "--bench", "75 stopped"};
+    static const char *const absent[] = {"--decode", "--recipe", "--spectra"};
     char text[4096] = "";
     FILE *out = fmemopen(text, sizeof(text), "w");
     assert_non_null(out);

@@ -96,6 +96,10 @@ static void tile_read(const plan *p, const kernel_context *ctx, const conv_args 
         memset(to, 0, (size_t)n_cols * pixel_bytes);
         if (y < -reach || y >= args->height + reach) continue;
         pixels_read(p, ctx, args, to + (size_t)(left - (col - reach)) * pixel_bytes, y, left, right - left);
+        if (!args->wrap || reach == 0) continue;
+        if (col == 0) pixels_read(p, ctx, args, to, y, args->width - 1, 1);
+        if (right == args->width && col + CONV_TILE_W >= args->width) /* the one after the last column */
+            pixels_read(p, ctx, args, to + (size_t)(args->width - (col - reach)) * pixel_bytes, y, 0, 1);
     }
 }
 

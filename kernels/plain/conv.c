@@ -5,6 +5,7 @@
  * the lent neighbours. */
 static float input_get(const conv_args *args, int64_t row, int64_t col, int64_t c)
 {
+    if (args->wrap) col = (col + args->width) % args->width;
     if (col < 0 || col >= args->width) return 0.0f;
     const void *x = args->x;
     int64_t source_row = args->upsample ? row / 2 : row;
