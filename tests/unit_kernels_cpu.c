@@ -98,8 +98,8 @@ static const conv_case conv_cases[] = {
 static void conv_is_right(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < sizeof(conv_cases) / sizeof(conv_cases[0]); i++) {
-        const conv_case *c = &conv_cases[i];
+    for (size_t i = 0; i < 2 * sizeof(conv_cases) / sizeof(conv_cases[0]); i++) { /* each without and with wrap */
+        const conv_case *c = &conv_cases[i / 2];
         int64_t source = c->upsample ? 4 : 1, n_y = (int64_t)c->height * c->width * c->c_out;
         int64_t row = (int64_t)(c->upsample ? c->width / 2 : c->width) * c->c_in;
         float fan = sqrtf((float)(c->c_in * c->kernel * c->kernel));
@@ -116,12 +116,12 @@ static void conv_is_right(void **state)
                           .norm_add = plus, .w = {w, bias, c->w_type, c->w_type}, .height = c->height,
                           .width = c->width, .first_row = c->first_row, .c_in = c->c_in, .c_out = c->c_out,
                           .kernel = c->kernel, .type = c->type, .y_type = c->y_type, .silu = c->silu,
-                          .upsample = c->upsample, .parity = c->parity};
+                          .upsample = c->upsample, .wrap = i % 2 == 1, .parity = c->parity};
         assert_int_equal(plain->conv(plain_ctx, &args), ST_OK);
         args.y = got;
         assert_int_equal(cpu->conv(cpu_ctx, &args), ST_OK);
         char what[64];
-        snprintf(what, sizeof(what), "conv case %zu", i);
+        snprintf(what, sizeof(what), "conv case %zu%s", i / 2, i % 2 == 1 ? " wrapped" : "");
         assert_close(got, want, c->y_type, n_y, what);
 
         if (residual != NULL) { /* the sum may be made in place */
