@@ -56,6 +56,7 @@ typedef struct attention_args {
     float       *state_max, *state_sum; /* n_q * n_heads; with state_out they may be NULL when first and last */
     float       *state_out;             /* n_q * n_heads * head_dim, not yet divided by the sum; the order inside the
                                            three is the kernel's own, between calls of the same shape */
+    const float *q_keep; /* NULL, or [head_dim] of 1 and 0: a channel with 0 does not count in q k^T */
     const float *bias; /* NULL, or per head by key - query: bias[h * bias_ld + key - query + n_q - 1] (T5); one block only */
     int64_t      ldq, ldk, ldv, ldo, bias_ld;
     int32_t      n_q, n_kv, kv_first; /* kv_first: rows before the tile grid of keys restarts; 0: one grid */

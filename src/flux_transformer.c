@@ -606,34 +606,64 @@ fail:
     return st;
 }
 
+/* Rows of the sequence that attention takes at once. */
+typedef struct attention_part {
+    int32_t first, n; /* of a block or of our share */
+    int32_t n_text;   /* the first of them */
+} attention_part;
+
+/* All rows [first_row, + n_rows) at once; on a ring (`wrap`) text and image apart, as channels count between the two that
+ * do not between others. Returns the number of parts. */
+static int cut_parts(const flux_transformer *f, int32_t first_row, int32_t n_rows, attention_part parts[N_STREAMS])
+{
+    int32_t n_text = f->seq.n_text - first_row < n_rows ? f->seq.n_text - first_row : n_rows;
+    if (n_text < 0) n_text = 0;
+    parts[0] = (attention_part){0, n_rows, n_text};
+    if (!f->positions.wrap || n_text == 0 || n_text == n_rows) return 1;
+    parts[0] = (attention_part){0, n_text, n_text};
+    parts[1] = (attention_part){n_text, n_rows - n_text, 0};
+    return 2;
+}
+
+/* One part of our queries meets one part of a block. */
+static status put_meeting(flux_transformer *f, const void *q, attention_part rows, const kv_block *block,
+                          attention_part keys, bool first, bool last)
+{
+    const int32_t        head_dim = f->config.head_dim, n_heads = f->share.n_heads;
+    const int64_t        d = (int64_t)n_heads * head_dim;
+    const size_t         state = (size_t)rows.first * (size_t)n_heads;
+    const unsigned char *k = (const unsigned char *)block->data + (size_t)(keys.first * 2 * d) * f->element;
+    unsigned char       *out = kv_exchange_out(f->exchange);
+    const int64_t        ldo = out != NULL ? d : f->d + f->mlp;
+    const bool           apart = f->positions.wrap && (rows.n_text > 0) != (keys.n_text > 0);
+    return stream_attention(f->opts.compute, &(attention_args){
+        .q = (const unsigned char *)q + (size_t)(rows.first * d) * f->element,
+        .k = k, .v = k + (size_t)d * f->element, .out = at_row(f, out != NULL ? out : f->mixed, rows.first, ldo),
+        .state_max = f->state_max + state, .state_sum = f->state_sum + state,
+        .state_out = f->state_out + state * (size_t)head_dim, .q_keep = apart ? f->table + f->positions.keep : NULL,
+        .ldq = d, .ldk = 2 * d, .ldv = 2 * d, .ldo = ldo, .n_q = rows.n, .n_kv = keys.n, .kv_first = keys.n_text,
+        .n_heads = n_heads, .head_dim = head_dim, .scale = 1.0f / sqrtf((float)head_dim), .type = f->opts.type,
+        .first = first, .last = last});
+}
+
 /* Attention of our share of rows and heads over the blocks of all members; its outputs end in `mixed`. */
 static status put_attention(flux_transformer *f, const void *q)
 {
     status         st = ST_OK;
-    const int32_t  head_dim = f->config.head_dim, n_heads = f->share.n_heads;
-    const int64_t  d = (int64_t)n_heads * head_dim, wide = f->d + f->mlp;
-    unsigned char *out = kv_exchange_out(f->exchange);
-    bool           first = true;
+    attention_part rows[N_STREAMS], keys[N_STREAMS];
+    const int      n_rows = cut_parts(f, f->share.first_row, f->share.n_rows, rows);
     int32_t        n_left = f->seq.n_text + f->seq.geometry->n_image;
-    for (;;) {
+    for (bool first = true;; first = false) {
         kv_block block;
         TRY(kv_exchange_next(f->exchange, f->opts.compute, &block));
         if (block.data == NULL) break;
         n_left -= block.n_rows;
-        int32_t n_text = f->seq.n_text - block.first_row; /* of the block */
-        if (n_text < 0) n_text = 0;
-        if (f->share.n_rows > 0)
-            TRY(stream_attention(f->opts.compute, &(attention_args){
-                .q = q, .k = block.data, .v = (const unsigned char *)block.data + (size_t)d * f->element,
-                .out = out != NULL ? out : f->mixed,
-                .state_max = f->state_max, .state_sum = f->state_sum, .state_out = f->state_out,
-                .ldq = d, .ldk = 2 * d, .ldv = 2 * d, .ldo = out != NULL ? d : wide,
-                .n_q = f->share.n_rows, .n_kv = block.n_rows, .kv_first = n_text < block.n_rows ? n_text : block.n_rows,
-                .n_heads = n_heads, .head_dim = head_dim, .scale = 1.0f / sqrtf((float)head_dim), .type = f->opts.type,
-                .first = first, .last = n_left == 0}));
-        first = false;
+        const int n_keys = cut_parts(f, block.first_row, block.n_rows, keys);
+        for (int r = 0; f->share.n_rows > 0 && r < n_rows; r++)
+            for (int k = 0; k < n_keys; k++)
+                TRY(put_meeting(f, q, rows[r], &block, keys[k], first && k == 0, n_left == 0 && k == n_keys - 1));
     }
-    TRY(kv_exchange_output(f->exchange, f->opts.compute, f->mixed, (size_t)wide * f->element));
+    TRY(kv_exchange_output(f->exchange, f->opts.compute, f->mixed, (size_t)(f->d + f->mlp) * f->element));
     TRY(kv_exchange_end(f->exchange, f->opts.compute));
 fail:
     return st;

@@ -293,6 +293,21 @@ void position_wrap(int width, int patches, double *inv_freq)
     for (int i = 0; i < width / 2; i++) inv_freq[i] = nearbyint(inv_freq[i] / turn) * turn;
 }
 
+void position_plan_close(position_plan *plan)
+{
+    assert(!plan->wrap);
+    plan->wrap = true;
+    plan->keep = plan->n_floats;
+    for (int a = 0; a < POSITION_AXES; a++) plan->n_floats += (size_t)plan->width[a];
+}
+
+/* [width of all axes]: 1, and 0 for both channels of each column wave that turns. */
+static void keep_table(const position_plan *plan, const double *inv_freq, float *keep)
+{
+    for (int a = 0; a < POSITION_AXES; a++)
+        for (int c = 0; c < plan->width[a]; c++) *keep++ = a == 2 && inv_freq[c / 2] != 0 ? 0.0f : 1.0f;
+}
+
 void position_plan_tables(const position_plan *plan, double t, float *tables)
 {
     static const position_opts native = {.method = POSITION_BASE};
@@ -301,7 +316,10 @@ void position_plan_tables(const position_plan *plan, double t, float *tables)
         double mscale;
         position_frequencies(a == 0 ? &native : &plan->opts, plan->width[a], plan->base_patches, patches_seen(plan, a),
                              t, inv_freq, &mscale);
-        if (a == 2 && plan->wrap) position_wrap(plan->width[a], plan->patches[a], inv_freq);
+        if (a == 2 && plan->wrap) {
+            position_wrap(plan->width[a], plan->patches[a], inv_freq);
+            keep_table(plan, inv_freq, tables + plan->keep);
+        }
         position_table(plan->width[a], plan->patches[a], inv_freq, mscale, plan->bf16_ids, tables + plan->offset[a]);
     }
 }

@@ -51,13 +51,19 @@ typedef struct position_plan {
     int           patches[POSITION_AXES]; /* table rows: 1, token rows, token columns */
     size_t        offset[POSITION_AXES];  /* in floats */
     size_t        n_floats;
-    bool          wrap; /* columns make whole turns per width (position_wrap); set after position_plan_make */
+    bool          wrap; /* columns are a ring: position_plan_close */
+    size_t        keep; /* with wrap, in floats: [sum of widths], 0 for channels of waves that turn with the column */
     bool          bf16_ids; /* `parity: diffusers` in bf16: positions past 256 collide, and s sees the rounded ones */
 } position_plan;
 
 /* A width that is odd or an option that position_check refuses is an error. */
 status position_plan_make(position_plan *out, const position_opts *opts, const int axes_dims_rope[POSITION_AXES],
                           int base_patches, int rows, int cols, bool bf16_ids);
+
+/* Closes the columns to a ring: whole turns per width (position_wrap), and between text and image the channels of waves
+ * that turn are left out, their mean over all columns being 0: otherwise text, which has no column, would tell one
+ * column from another. Once, after position_plan_make. */
+void position_plan_close(position_plan *plan);
 
 /* All tables at noise level t. tables: [n_floats]. Allocates nothing. */
 void position_plan_tables(const position_plan *plan, double t, float *tables);

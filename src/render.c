@@ -376,7 +376,7 @@ static status begin(renderer *r, picture *x)
     if (st == ST_OK)
         st = position_plan_make(&x->positions, &p->position, m->flux.axes_dims_rope, base_px / (m->vae.scale * PATCH),
                                 x->geometry.rows, x->geometry.cols, parity_of(r, x));
-    x->positions.wrap = p->wrap == WRAP_HORIZONTAL;
+    if (st == ST_OK && p->wrap == WRAP_HORIZONTAL) position_plan_close(&x->positions);
     if (st == ST_OK) st = make_schedule(r, x);
     if (st == ST_OK) {
         x->tables = malloc(x->positions.n_floats * sizeof(float));

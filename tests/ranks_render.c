@@ -19,7 +19,7 @@
 
 enum { N_TEXT = 45, STEPS = 2, LIMIT_S = 240 };
 
-/* Three sizes: a prime number of tokens, fewer tiles than 8 ranks, and a wide one that is scaled on one axis. */
+/* Three sizes: a prime number of tokens in a row, closed to a ring, fewer tiles than 8 ranks, and a wide one that is scaled on one axis. */
 static const char JOB[] =
     "model: %c\n"
     "output: '{name}.png'\n"
@@ -27,7 +27,7 @@ static const char JOB[] =
     "parallel: %s\n"
     "defaults: {steps: 2, seed: 3, max_sequence_length: 45, latents_out: '{name}.safetensors', position: {method: yarn, dype: true}}\n"
     "pictures:\n"
-    "  - {name: prime, prompt: 'a lake', width: 2096, height: 16}\n"
+    "  - {name: prime, prompt: 'a lake', width: 2096, height: 16, wrap: horizontal}\n"
     "  - {name: few, prompt: 'a hill', width: 96, height: 64}\n"
     "  - {name: wide, prompt: 'a range of mountains', width: 768, height: 128}\n";
 static const int N_IMAGE[] = {131, 24, 384};

@@ -382,6 +382,38 @@ static void variants_that_a_method_lacks_are_refused(void **state)
     err_clear();
 }
 
+/* Turns over 512 columns of a native axis: 512 * 10000^(-2 i / 56) / (2 pi), rounded; made with Python. */
+static void a_ring_turns_whole_times(void **state)
+{
+    static const int turns[WAVES] = {81, 59, 42, 30, 22, 16, 11, 8, 6, 4, 3, 2, 2, 1,
+                                     1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    const int        axes[POSITION_AXES] = {16, 56, 56};
+    position_opts    base = POSITION_OPTS_INIT;
+    position_plan    open, ring;
+    double           inv_freq[WAVES], mscale;
+    static float     tables[2][16 + (64 + 512) * WIDTH + 128], around[513 * WIDTH];
+    (void)state;
+    base.method = POSITION_BASE;
+    position_frequencies(&base, WIDTH, BASE_PATCHES, 512, 1.0, inv_freq, &mscale);
+    position_wrap(WIDTH, 512, inv_freq);
+    for (int i = 0; i < WAVES; i++) assert_true(fabs(inv_freq[i] * 512 / (2 * acos(-1.0)) - turns[i]) <= 1e-9);
+    position_table(WIDTH, 513, inv_freq, mscale, false, around);
+    for (size_t i = 0; i < WIDTH; i++) /* column 512 is column 0 */
+        assert_true(fabs((double)(around[512 * WIDTH + i] - around[i])) <= 1e-7);
+
+    assert_int_equal(position_plan_make(&open, &base, axes, BASE_PATCHES, 64, 512, false), ST_OK);
+    ring = open;
+    position_plan_close(&ring);
+    assert_int_equal(ring.n_floats, open.n_floats + 128);
+    position_plan_tables(&open, 0.5, tables[0]);
+    position_plan_tables(&ring, 0.5, tables[1]);
+    assert_memory_equal(tables[0], tables[1], open.offset[2] * sizeof(float)); /* rows are as they were */
+    assert_memory_equal(tables[1] + ring.offset[2], around, 512 * WIDTH * sizeof(float));
+    /* Only waves that turn are left out between text and image, both channels of each. */
+    for (int c = 0; c < 128; c++)
+        assert_true(tables[1][ring.keep + (size_t)c] == (c >= 72 && turns[(c - 72) / 2] > 0 ? 0.0f : 1.0f));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -392,6 +424,7 @@ int main(void)
         cmocka_unit_test(tables_hold_cos_and_sin),
         cmocka_unit_test(bf16_positions_collide_on_request),
         cmocka_unit_test(plan_scales_only_long_axes),
+        cmocka_unit_test(a_ring_turns_whole_times),
         cmocka_unit_test(activity_begins_past_the_base),
         cmocka_unit_test(any_width_and_base_stays_in_range),
         cmocka_unit_test(variants_that_a_method_lacks_are_refused),

@@ -315,6 +315,12 @@ INLINE void runs_copy(float *to, size_t to_ld, const float *from, size_t from_ld
     for (size_t c = 0; c < (size_t)dim; c++) memcpy(to + c * to_ld, from + c * from_ld, (size_t)n_rows * sizeof(float));
 }
 
+static void row_keep(value *row, const float *keep, int32_t dim)
+{
+    for (int32_t c = 0; c < dim; c++)
+        if (keep[c] == 0.0f) row[c] = 0;
+}
+
 /* Queries and, in the first block or a later one, the empty or the given state. Rows past n_rows are zero. */
 INLINE void panel_read(const item *it, const attention_args *a, int32_t head, int32_t row, int32_t n_rows, unit *q,
                        float *out, float *stat, int32_t dim)
@@ -323,10 +329,12 @@ INLINE void panel_read(const item *it, const attention_args *a, int32_t head, in
     for (int32_t r = 0; r < PANEL; r += SIDE) {
         for (int32_t i = 0; i < SIDE; i++) {
             unit *to = (unit *)it->row + (size_t)i * MAX_HEAD_DIM;
-            if (r + i < n_rows)
+            if (r + i < n_rows) {
                 row_read(to, a->q, ((int64_t)row + r + i) * a->ldq + (int64_t)head * dim, dim, a->type);
-            else
+                if (a->q_keep != NULL) row_keep((value *)(void *)to, a->q_keep, dim);
+            } else {
                 memset(to, 0, (size_t)n_units * sizeof(unit));
+            }
         }
         for (int32_t c = 0; c < n_units; c += SIDE)
             turn((unit *)it->row + c, MAX_HEAD_DIM, q + (size_t)c * PANEL + r, PANEL);

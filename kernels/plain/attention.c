@@ -27,7 +27,9 @@ static double score(const attention_args *a, int32_t head, int32_t query, int32_
     const int64_t k = key * a->ldk + (int64_t)head * a->head_dim;
     double s = 0;
     if (a->causal && key > query) return -INFINITY;
-    for (int32_t c = 0; c < a->head_dim; c++) s += element(a->q, q + c, a->type) * element(a->k, k + c, a->type);
+    for (int32_t c = 0; c < a->head_dim; c++)
+        if (a->q_keep == NULL || a->q_keep[c] != 0.0f)
+            s += element(a->q, q + c, a->type) * element(a->k, k + c, a->type);
     s *= (double)a->scale;
     if (a->bias != NULL) s += (double)a->bias[head * a->bias_ld + (key - query + a->n_q - 1)];
     return s;

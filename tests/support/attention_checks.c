@@ -288,6 +288,32 @@ static void masked_keys_do_nothing(void **state)
     problem_close(&p);
 }
 
+/* Bits as if the caller had put zeros into q, in one block or several. */
+static void left_out_channels_are_zeros(void **state)
+{
+    const subject *s = *state;
+    static const shape all = {59, 200, 77, 2, 64, 3, false, false};
+    static const int32_t ends[] = {77, 141, 200};
+    float   keep[64];
+    problem p, zeros;
+    problem_open(&p, &all, s->type);
+    problem_open(&zeros, &all, s->type);
+    for (int32_t c = 0; c < 64; c++) keep[c] = c == 3 || (c >= 20 && c < 51) ? 0.0f : 1.0f;
+    for (int64_t row = 0; row < 59; row++)
+        for (int64_t c = 0; c < zeros.width; c++)
+            if (keep[c % 64] == 0.0f) put(zeros.q, row * zeros.a.ldq + c, s->type, 0.0f);
+    attend(s, 1, &zeros.a);
+    attend(s, 1, &p.a);
+    assert_memory_not_equal(p.out, zeros.out, p.out_bytes);
+    p.a.q_keep = keep;
+    attend(s, 1, &p.a);
+    assert_memory_equal(p.out, zeros.out, p.out_bytes);
+    attend_chained(s, &p, ends, 3);
+    assert_memory_equal(p.out, zeros.out, p.out_bytes);
+    problem_close(&zeros);
+    problem_close(&p);
+}
+
 /* Scores are integers times 2^12, exact in fp32, up to 2^19: the weights are a mean over the largest, or over all. */
 static void huge_scores_do_not_overflow(void **state)
 {
@@ -485,8 +511,9 @@ int attention_checks_run(const attention_kernel *kernel, dtype type)
     struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_textbook),     cmocka_unit_test(blocks_chain_to_the_same_bits),
         cmocka_unit_test(rows_do_not_know_their_call), cmocka_unit_test(threads_change_no_bit),
-        cmocka_unit_test(masked_keys_do_nothing),  cmocka_unit_test(huge_scores_do_not_overflow),
-        cmocka_unit_test(nan_stays_visible),       cmocka_unit_test(state_is_that_of_the_judge),
+        cmocka_unit_test(masked_keys_do_nothing),  cmocka_unit_test(left_out_channels_are_zeros),
+        cmocka_unit_test(huge_scores_do_not_overflow), cmocka_unit_test(nan_stays_visible),
+        cmocka_unit_test(state_is_that_of_the_judge),
         cmocka_unit_test(exponential_is_within_2_ulp), cmocka_unit_test(offsets_are_64_bit),
         cmocka_unit_test(empty_calls_are_legal),   cmocka_unit_test(misuse_is_answered),
     };
