@@ -7,9 +7,9 @@
 
 #include "arena.h"
 
-/* Data sheets, dense bf16: H100 SXM 989 TFLOP/s, NVLink 450 GB/s one way, 80 GB; A100 SXM 312, 300 GB/s, 80 GB; L40S 362,
- * PCIe 4 x16 25 GB/s, 48 GB; RTX 4090 165, PCIe 4 x16 25 GB/s, 24 GB. What is reached of them: attention 60 %, products 65 %
- * (A100 70 % of both: docs/cost-model.md), links 80 %, convolutions 35 %; 8 % for all that is neither. */
+/* Data sheets, dense bf16: H100 SXM 989 TFLOP/s, NVLink 450 GB/s one way, 80 GB; A100 SXM 312, 300 GB/s, 80 GB; L40S
+ * 362, PCIe 4 x16 25 GB/s, 48 GB; RTX 4090 165, PCIe 4 x16 25 GB/s, 24 GB. What is reached of them: attention 60 %,
+ * products 65 % (A100 70 % of both: docs/cost-model.md), links 80 %, convolutions 35 %; 8 % for all that is neither. */
 static const struct {
     const char *name;
     double      peak, attention, products, link, memory_gb;

@@ -27,8 +27,8 @@ extern const char *const machine_names[];
 /* ST_USAGE when the name is not one of them. */
 status machine_named(machine *out, const char *name);
 
-/* Collective: all ranks measure at the same time, so that what they share (cores, memory) is in the figures; the slowest
- * rank's count. n_rows: of a rank; n_keys: of a block of keys. budget_s: seconds to spend, roughly. */
+/* Collective: all ranks measure at the same time, so that what they share (cores, memory) is in the figures; the
+ * slowest rank's count. n_rows: of a rank; n_keys: of a block of keys. budget_s: seconds to spend, roughly. */
 status machine_measure(machine *out, comm *c, device *dev, const model *m, dtype type, int32_t n_rows, int32_t n_keys,
                        double budget_s);
 

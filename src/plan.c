@@ -20,8 +20,8 @@ plan_weights plan_count_weights(const model *m, int weight_bytes)
     const clip_config *l = &m->clip;
     const int64_t      d = (int64_t)c->n_heads * c->head_dim, dd = d * d, doubles = c->num_layers, singles = c->num_single_layers;
     plan_weights       w = {0};
-    /* A stream of a double block: q, k, v, out 4 D^2 + 4 D, MLP 8 D^2 + 5 D, two norms of a head. A single block: q, k, v,
-     * MLP 7 D^2 + 7 D, out 5 D^2 + D, two norms. */
+    /* A stream of a double block: q, k, v, out 4 D^2 + 4 D, MLP 8 D^2 + 5 D, two norms of a head. A single block: q,
+     * k, v, MLP 7 D^2 + 7 D, out 5 D^2 + D, two norms. */
     const int64_t one_stream = doubles * (12 * dd + 9 * d + 2 * c->head_dim);
     w.image = one_stream + singles * (12 * dd + 8 * d + 2 * c->head_dim) + 2 * (int64_t)c->in_channels * d + d + c->out_channels;
     w.text = one_stream + (int64_t)c->joint_attention_dim * d + d;
@@ -204,6 +204,43 @@ int64_t plan_sum(const plan *p)
     return sum;
 }
 
+static status plan_ranks(plan *p, const plan_opts *opts)
+{
+    status    st = ST_OK;
+    const int n = p->shape.ulysses * p->shape.ring;
+    free(p->ranks);
+    p->ranks = calloc((size_t)n, sizeof(*p->ranks));
+    if (p->ranks == NULL) return err_set(ST_NO_MEMORY, "plan of %d ranks", n);
+    for (int r = 0; r < n && st == ST_OK; r++) st = plan_one_rank(p, r, opts->n_threads);
+    return st;
+}
+
+/* Bytes that must be there at once where memory is counted: on a GPU a rank with its weights, here the ranks of a
+ * node. */
+static int64_t needed(const plan *p, const plan_opts *opts)
+{
+    if (!p->machine.measured) {
+        int64_t most = 0;
+        for (int r = 0; r < p->shape.ulysses * p->shape.ring; r++) {
+            const plan_rank *k = &p->ranks[r];
+            const int64_t    beside = k->scratch_bytes; /* latents gather in host memory there */
+            most = at_least(most, at_least(k->denoise_bytes + k->mapped, k->decode_bytes + p->weights.vae) + beside);
+        }
+        return most;
+    }
+    return plan_sum(p) * p->shape.replicas * opts->n_ranks_of_node / opts->n_ranks;
+}
+
+static bool shape_fits(const plan *p, const plan_opts *opts, grid_shape shape)
+{
+    plan       tried = *p;
+    tried.ranks = NULL;
+    tried.shape = shape;
+    const bool fits = plan_ranks(&tried, opts) == ST_OK && needed(&tried, opts) <= p->machine.memory_bytes;
+    plan_free(&tried);
+    return fits;
+}
+
 /* ---- grid */
 
 static bool allows(const job_parallel *wanted, grid_shape s, int n_heads)
@@ -221,15 +258,53 @@ static double batch_seconds(const plan *p, grid_shape s)
     return rounds * step;
 }
 
-/* A candidate must be this much better than one that needs less of what is scarce: replicas memory, ulysses a fast node. */
+/* A candidate must be this much better than one that needs less of what is scarce: replicas memory, ulysses a fast
+ * node. */
 static const double WORTH = 0.97;
 
-static void choose_grid(plan *p, const plan_opts *opts)
+/* What the seconds say about hops, for `why`: rows per ring member beside those from which on a hop is hidden. */
+static int tell_hops(const plan *p, char *text, size_t size)
+{
+    const double rows = (double)p->geometry.n_image + p->n_text;
+    if (p->shape.ring == 1) return snprintf(text, size, "no ring: %d ranks share the heads", p->shape.ulysses);
+    return snprintf(text, size,
+                    "%.0f rows per ring member; a hop is hidden from %.0f on (attention %.3g TFLOP/s, link %.3g GB/s)",
+                    rows / p->shape.ring,
+                    p->machine.attention / p->machine.link * (double)dtype_bytes(p->type) / 2,
+                    p->machine.attention * 1e-12, p->machine.link / GB);
+}
+
+/* seconds, ring_s: of the batch with this grid and with one ring; 0: unknown. */
+static void tell_why(plan *p, const plan_opts *opts, bool must_fit, double seconds, double ring_s)
+{
+    const job_parallel *wanted = &opts->job->parallel;
+    const size_t        size = sizeof(p->why);
+    int                 n = 0;
+    if (opts->n_ranks == 1) {
+        snprintf(p->why, size, "one rank");
+    } else if (wanted->replicas > 0 && wanted->ulysses > 0 && wanted->ring > 0) {
+        snprintf(p->why, size, "as the job says");
+    } else if (p->machine.attention <= 0) {
+        snprintf(p->why, size, "a small job: one ring, nothing was measured");
+    } else {
+        if (must_fit) n = snprintf(p->why, size, "the fastest that fits the memory: ");
+        if (p->shape.ulysses * p->shape.ring > 1) n += tell_hops(p, p->why + n, size - (size_t)n);
+        else n += snprintf(p->why + n, size - (size_t)n, "a picture per rank, nothing to send");
+        if (ring_s > 0 && (p->shape.ulysses > 1 || p->shape.replicas > 1))
+            snprintf(p->why + n, size - (size_t)n, "; %.0f %% of the time that one ring of %d takes for the batch",
+                     100 * seconds / ring_s, opts->n_ranks);
+    }
+}
+
+/* The fastest of the grids that the job allows; with must_fit, of those that fit. p->shape.ring is 0 when there is
+ * none. */
+static void choose_grid(plan *p, const plan_opts *opts, bool must_fit)
 {
     const job_parallel *wanted = &opts->job->parallel;
     const int           n = opts->n_ranks, n_heads = p->model->flux.n_heads;
     const bool          timed = p->machine.attention > 0;
     double              best = INFINITY, ring_s = 0;
+    p->shape = (grid_shape){0};
     for (int replicas = 1; replicas <= n; replicas++)
         for (int ulysses = 1; replicas * ulysses <= n; ulysses++) {
             const grid_shape s = {replicas, ulysses, n / (replicas * ulysses)};
@@ -238,26 +313,11 @@ static void choose_grid(plan *p, const plan_opts *opts)
             if (wanted->ulysses == 0 && ulysses > 1 && (!timed || ulysses > opts->n_ranks_of_node)) continue;
             const double seconds = timed ? batch_seconds(p, s) : replicas * n + ulysses;
             if (replicas == 1 && ulysses == 1) ring_s = seconds;
-            if (seconds >= best * (timed ? WORTH : 1)) continue;
+            if (seconds >= best * (timed ? WORTH : 1) || (must_fit && !shape_fits(p, opts, s))) continue;
             best = seconds;
             p->shape = s;
         }
-    const grid_shape s = p->shape;
-    if (n == 1)
-        snprintf(p->why, sizeof(p->why), "one rank");
-    else if (wanted->replicas > 0 && wanted->ulysses > 0 && wanted->ring > 0)
-        snprintf(p->why, sizeof(p->why), "as the job says");
-    else if (!timed)
-        snprintf(p->why, sizeof(p->why), "a small job: one ring, nothing was measured");
-    else if (s.ulysses == 1 && s.replicas == 1)
-        snprintf(p->why, sizeof(p->why), "%.0f rows per ring member; a hop is hidden from %.0f on (attention %.3g TFLOP/s, link %.3g GB/s)",
-                 ((double)p->geometry.n_image + p->n_text) / s.ring,
-                 p->machine.attention / p->machine.link * (double)dtype_bytes(p->type) / 2, p->machine.attention * 1e-12,
-                 p->machine.link / GB);
-    else if (ring_s > 0)
-        snprintf(p->why, sizeof(p->why), "%.0f %% of the time that one ring of %d would take for the batch", 100 * best / ring_s, n);
-    else
-        snprintf(p->why, sizeof(p->why), "the fastest that the job allows");
+    if (p->shape.ring > 0) tell_why(p, opts, must_fit, best, ring_s);
 }
 
 static int32_t text_rows(const plan_opts *opts)
@@ -281,24 +341,28 @@ status plan_make(plan *out, const plan_opts *opts)
     if (opts->machine != NULL) p.machine = *opts->machine;
     p.weights = plan_count_weights(opts->model, 2);
     p.flops = plan_count_flops(opts->model, &p.geometry, p.n_text);
-    choose_grid(&p, opts);
-    if (p.shape.ring == 0) { /* nothing fits what the job wants: say it as the grid does */
+    choose_grid(&p, opts, false);
+    if (p.shape.ring == 0) { /* nothing is as the job wants it: say it as the grid does */
         p.shape = (grid_shape){wanted->replicas > 0 ? wanted->replicas : 1, wanted->ulysses > 0 ? wanted->ulysses : 1, 0};
         p.shape.ring = wanted->ring > 0 ? wanted->ring : opts->n_ranks / (p.shape.replicas * p.shape.ulysses);
         st = grid_shape_check(p.shape, opts->n_ranks, opts->model->flux.n_heads);
         if (st == ST_OK) st = err_set(ST_BAD_JOB, "parallel: no grid of %d ranks fits", opts->n_ranks);
         goto fail;
     }
-    const int n = p.shape.ulysses * p.shape.ring;
-    p.ranks = calloc((size_t)n, sizeof(*p.ranks));
-    if (p.ranks == NULL) {
-        st = err_set(ST_NO_MEMORY, "plan of %d ranks", n);
-        goto fail;
+    TRY(plan_ranks(&p, opts));
+    if (p.machine.memory_bytes > 0 && needed(&p, opts) > p.machine.memory_bytes) {
+        plan slower = p;
+        slower.ranks = NULL;
+        choose_grid(&slower, opts, true);
+        if (slower.shape.ring > 0) { /* else the fastest stays, and plan_fits refuses it */
+            plan_free(&p);
+            p = slower;
+            TRY(plan_ranks(&p, opts));
+        }
     }
-    for (int r = 0; r < n; r++) TRY(plan_one_rank(&p, r, opts->n_threads));
     if (p.machine.attention > 0) {
         p.step = plan_step_seconds(p.model, p.type, p.n_text, p.geometry.n_image, p.shape, &p.machine);
-        p.decode_s = decode_seconds(p.model, &p.geometry, n, &p.machine);
+        p.decode_s = decode_seconds(p.model, &p.geometry, p.shape.ulysses * p.shape.ring, &p.machine);
     }
     *out = p;
     return ST_OK;
@@ -314,21 +378,6 @@ void plan_free(plan *p)
 }
 
 /* ---- does it fit */
-
-/* Bytes that must be there at once where memory is counted: on a GPU a rank with its weights, here the ranks of a node. */
-static int64_t needed(const plan *p, const plan_opts *opts)
-{
-    if (!p->machine.measured) {
-        int64_t most = 0;
-        for (int r = 0; r < p->shape.ulysses * p->shape.ring; r++) {
-            const plan_rank *k = &p->ranks[r];
-            const int64_t    beside = k->scratch_bytes; /* latents gather in host memory there */
-            most = at_least(most, at_least(k->denoise_bytes + k->mapped, k->decode_bytes + p->weights.vae) + beside);
-        }
-        return most;
-    }
-    return plan_sum(p) * p->shape.replicas * opts->n_ranks_of_node / opts->n_ranks;
-}
 
 static bool would_fit(const plan_opts *opts, const plan_opts *changed, int64_t limit)
 {

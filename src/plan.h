@@ -1,8 +1,8 @@
-/* The planner: what a picture will need and take, before anything is loaded. Pure arithmetic on configs, geometry, grid and
- * machine (docs/cost-model.md); memory comes from the very functions that allocate it.
+/* The planner: what a picture will need and take, before anything is loaded. Pure arithmetic on configs, geometry,
+ * grid and machine (docs/cost-model.md); memory comes from the very functions that allocate it.
  *
- * Kinds of memory: anonymous (activations and buffers, each rank its own), mapped (weights in the page cache, one copy
- * for the ranks of a node, given back when memory is short; on a GPU they are resident). */
+ * Kinds of memory: anonymous (activations and buffers, each rank its own), mapped (weights in the page cache, one
+ * copy for the ranks of a node, given back when memory is short; on a GPU they are resident). */
 #ifndef DYPE_PLAN_H
 #define DYPE_PLAN_H
 
