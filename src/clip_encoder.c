@@ -137,7 +137,30 @@ typedef struct clip_rows {
     int32_t       *ids;
     unsigned char *hidden, *normed, *q, *k, *v, *mixed; /* [n, hidden] */
     unsigned char *mlp;                                 /* [n, intermediate] */
+    float         *wide;                                /* [hidden] */
 } clip_rows;
+
+static void plan_rows(const clip_config *c, dtype type, clip_rows *r, arena *a)
+{
+    const size_t n = (size_t)r->n, e = dtype_bytes(type), row = n * (size_t)c->hidden * e;
+    arena_plan(a, &r->ids, n * sizeof(*r->ids), "ids");
+    arena_plan(a, &r->hidden, row, "hidden states");
+    arena_plan(a, &r->normed, row, "normalised rows");
+    arena_plan(a, &r->q, row, "queries");
+    arena_plan(a, &r->k, row, "keys");
+    arena_plan(a, &r->v, row, "values");
+    arena_plan(a, &r->mixed, row, "attention");
+    arena_plan(a, &r->mlp, n * (size_t)c->intermediate * e, "MLP");
+    arena_plan(a, &r->wide, (size_t)c->hidden * sizeof(float), "output");
+}
+
+void clip_encoder_plan(const clip_config *c, dtype type, arena *parts)
+{
+    clip_rows r = {.n = c->max_position}; /* parts are only read: its addresses end here */
+    void     *norms;
+    plan_rows(c, type, &r, parts);
+    arena_plan(parts, &norms, (4 * (size_t)c->layers + 3) * (size_t)c->hidden * sizeof(float), "norm weights");
+}
 
 static status put_linear(clip_encoder *c, const linear *l, const void *x, void *y, int n, activation act,
                          const float *gate)
@@ -187,7 +210,6 @@ status clip_encoder_encode(clip_encoder *c, const int32_t *ids, int n, float *po
     const size_t       e = dtype_bytes(c->opts.type), d = (size_t)config->hidden;
     arena              memory = {0};
     const void        *tokens = NULL, *positions = NULL;
-    float             *wide = NULL;
 
     if (n < 1 || n > config->max_position)
         return err_set(ST_BAD_MODEL, "CLIP: %d tokens, but max_position_embeddings is %d", n, config->max_position);
@@ -197,16 +219,7 @@ status clip_encoder_encode(clip_encoder *c, const int32_t *ids, int n, float *po
     /* The causal mask makes rows after the pooled one irrelevant to it. */
     const int pool = clip_pool_position(ids, n, config->eos_token_id);
     clip_rows r = {.n = pool + 1};
-    const size_t row_bytes = (size_t)r.n * d * e;
-    arena_plan(&memory, &r.ids, (size_t)r.n * sizeof(*ids), "ids");
-    arena_plan(&memory, &r.hidden, row_bytes, "hidden states");
-    arena_plan(&memory, &r.normed, row_bytes, "normalised rows");
-    arena_plan(&memory, &r.q, row_bytes, "queries");
-    arena_plan(&memory, &r.k, row_bytes, "keys");
-    arena_plan(&memory, &r.v, row_bytes, "values");
-    arena_plan(&memory, &r.mixed, row_bytes, "attention");
-    arena_plan(&memory, &r.mlp, (size_t)r.n * (size_t)config->intermediate * e, "MLP");
-    arena_plan(&memory, &wide, d * sizeof(float), "output");
+    plan_rows(config, c->opts.type, &r, &memory);
     TRY(arena_take(&memory, c->opts.dev, "CLIP"));
     TRY(stream_copy_in(s, r.ids, ids, (size_t)r.n * sizeof(*ids)));
     TRY(stream_lend(s, c->globals.tokens.data, weight_bytes(&c->globals.tokens), &tokens));
@@ -220,9 +233,9 @@ status clip_encoder_encode(clip_encoder *c, const int32_t *ids, int n, float *po
     TRY(put_norm(c, &r, 2 * config->layers));
     const unsigned char *row = r.normed + (size_t)pool * d * e;
     TRY(tap_rows(c->opts.tap, s, "text.clip", 0, c->opts.type, row, config->hidden, 0, 1, config->hidden));
-    TRY(stream_convert(s, &(convert_args){.x = row, .y = wide, .n = config->hidden, .x_type = c->opts.type,
+    TRY(stream_convert(s, &(convert_args){.x = row, .y = r.wide, .n = config->hidden, .x_type = c->opts.type,
                                           .y_type = DT_F32}));
-    TRY(stream_copy_out(s, pooled, wide, d * sizeof(float)));
+    TRY(stream_copy_out(s, pooled, r.wide, d * sizeof(float)));
 fail:
     st = stream_settle(s, st);
     arena_free(&memory);

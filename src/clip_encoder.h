@@ -3,6 +3,7 @@
 #ifndef DYPE_CLIP_ENCODER_H
 #define DYPE_CLIP_ENCODER_H
 
+#include "arena.h"
 #include "device.h"
 #include "model.h"
 #include "tap.h"
@@ -23,6 +24,9 @@ void   clip_encoder_close(clip_encoder *c); /* accepts NULL */
 
 /* ids: [n], n at most max_position. pooled: [hidden] host fp32, values of the activations' type. */
 status clip_encoder_encode(clip_encoder *c, const int32_t *ids, int n, float *pooled);
+
+/* The most that encoding a prompt allocates (device memory beside the weights), as names and bytes; needs neither. */
+void clip_encoder_plan(const clip_config *c, dtype type, arena *parts);
 
 /* Row that is pooled: the first largest id when eos_token_id is 2 (the value of FLUX's config), else the first eos. */
 int clip_pool_position(const int32_t *ids, int n, int eos_token_id);

@@ -18,6 +18,7 @@ typedef struct machine {
     double  row_s;                  /* seconds per row and block of all that is neither */
     double  conv[VAE_MAX_BLOCKS];   /* FLOP/s at the channels of the decoder's up blocks, in its order */
     double  link;                   /* bytes/s that a rank sends while another sends to it */
+    double  png;                    /* bytes/s of 8-bit samples that rank 0 hashes and writes as PNG: one core */
     double  overhead;               /* factor on all: 1 when measured */
     int64_t memory_bytes;           /* that a rank may use */
 } machine;

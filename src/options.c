@@ -57,7 +57,7 @@ static const struct {
     {"dump", "NAME", OPT_DUMP, "save the tensor of that name, such as dit.12.attn_out@3 (may repeat)"},
     {"blocks", "N", OPT_BLOCKS, "run only the first N transformer blocks"},
     {"plan", NULL, OPT_PLAN, "rows, grid, memory, bytes and seconds of each picture; render nothing"},
-    {"for", "NAME", OPT_FOR, "with --plan: h100, a100, l40s or rtx4090, instead of measuring this machine"},
+    {"for", "NAME", OPT_FOR, "with --plan: h100, a100, l40s, l40, l20 or rtx4090, instead of measuring this machine"},
     {"ranks", "N", OPT_RANKS, "with --plan: for so many ranks, instead of those that run"},
     {"bench", NULL, OPT_BENCH, "scaling benchmark: the job's step loops on 1, 2, 4, ... ranks, all schedules; no pictures"},
     {"isa", "NAME", OPT_ISA, "auto, avx512bf16, avx512, avx2 or plain"},

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clip_encoder.h"
+#include "t5_encoder.h"
 #include "vae_decoder.h"
 #include "vae_weights.h"
 
@@ -18,14 +20,17 @@ plan_weights plan_count_weights(const model *m, int weight_bytes)
     const flux_config *c = &m->flux;
     const t5_config   *t = &m->t5;
     const clip_config *l = &m->clip;
-    const int64_t      d = (int64_t)c->n_heads * c->head_dim, dd = d * d, doubles = c->num_layers, singles = c->num_single_layers;
+    const int64_t      d = (int64_t)c->n_heads * c->head_dim, dd = d * d;
+    const int64_t      doubles = c->num_layers, singles = c->num_single_layers;
     plan_weights       w = {0};
     /* A stream of a double block: q, k, v, out 4 D^2 + 4 D, MLP 8 D^2 + 5 D, two norms of a head. A single block: q,
      * k, v, MLP 7 D^2 + 7 D, out 5 D^2 + D, two norms. */
     const int64_t one_stream = doubles * (12 * dd + 9 * d + 2 * c->head_dim);
-    w.image = one_stream + singles * (12 * dd + 8 * d + 2 * c->head_dim) + 2 * (int64_t)c->in_channels * d + d + c->out_channels;
+    w.image = one_stream + singles * (12 * dd + 8 * d + 2 * c->head_dim) + 2 * (int64_t)c->in_channels * d + d +
+              c->out_channels;
     w.text = one_stream + (int64_t)c->joint_attention_dim * d + d;
-    const int64_t mlps = (c->guidance_embeds ? 2 : 1) * (256 * d + dd + 2 * d) + (int64_t)c->pooled_projection_dim * d + dd + 2 * d;
+    const int64_t mlps = (c->guidance_embeds ? 2 : 1) * (256 * d + dd + 2 * d) +
+                         (int64_t)c->pooled_projection_dim * d + dd + 2 * d;
     w.modulation = (doubles * 12 + singles * 3 + 2) * (dd + d) + mlps;
     const int64_t inner = (int64_t)t->heads * t->d_kv;
     w.encoders = t->layers * (4 * inner * t->d_model + 3 * (int64_t)t->d_ff * t->d_model + 2 * t->d_model) +
@@ -36,8 +41,8 @@ plan_weights plan_count_weights(const model *m, int weight_bytes)
     vae_weights widths = {0};
     vae_widths(&widths, &m->vae);
     const vae_config *v = &m->vae;
-    int64_t           wide = v->block_out_channels[v->n_blocks - 1], n = wide * v->latent_channels * 9 + 4 * wide * wide;
-    n += 4 * 9 * wide * wide;
+    const int64_t     wide = v->block_out_channels[v->n_blocks - 1];
+    int64_t           n = wide * v->latent_channels * 9 + 4 * wide * wide + 4 * 9 * wide * wide;
     for (int i = 0; i < v->n_blocks; i++) {
         for (int j = 0; j < vae_resnets(v); j++) {
             const resnet *r = &widths.up[i].resnets[j];
@@ -85,7 +90,8 @@ plan_flops plan_count_flops(const model *m, const geometry *g, int n_text)
 {
     const flux_config *c = &m->flux;
     const double       d = (double)c->n_heads * c->head_dim, rows = (double)g->n_image + n_text;
-    const double       pixels = (double)g->latent_h * g->latent_w, wide = m->vae.block_out_channels[m->vae.n_blocks - 1];
+    const double       pixels = (double)g->latent_h * g->latent_w;
+    const double       wide = m->vae.block_out_channels[m->vae.n_blocks - 1];
     double             by_block[VAE_MAX_BLOCKS];
     const int          n_blocks = c->num_layers + c->num_single_layers;
     return (plan_flops){
@@ -122,8 +128,9 @@ plan_step plan_step_seconds(const model *m, dtype type, int32_t n_text, int32_t 
     const double of_dd = 2 * share * d * d;
     s.attention = n_blocks * attention / on->attention;
     const double doubles = c->num_layers, singles = c->num_single_layers;
-    s.products = of_dd * ((4 * doubles + 3 * singles) / on->products[PRODUCT_1_1] + 4 * n_blocks / on->products[PRODUCT_1_4] +
-                          4 * doubles / on->products[PRODUCT_4_1] + 5 * singles / on->products[PRODUCT_5_1]);
+    s.products = of_dd * ((4 * doubles + 3 * singles) / on->products[PRODUCT_1_1] +
+                          4 * n_blocks / on->products[PRODUCT_1_4] + 4 * doubles / on->products[PRODUCT_4_1] +
+                          5 * singles / on->products[PRODUCT_5_1]);
     s.rest = n_blocks * share * on->row_s;
     if (n > 1) {
         const double row_bytes = 2 * d * (double)dtype_bytes(type); /* keys and values */
@@ -141,16 +148,23 @@ plan_step plan_step_seconds(const model *m, dtype type, int32_t n_text, int32_t 
     return s;
 }
 
-static double decode_seconds(const model *m, const geometry *g, int n_ranks, const machine *on)
+plan_decode plan_decode_seconds(const model *m, dtype type, const geometry *g, int n_ranks, const machine *on)
 {
-    double       by_block[VAE_MAX_BLOCKS], seconds = 0;
-    const int    n = geometry_n_strips(g, n_ranks);
-    const double share = (double)geometry_strip(g, n, 0).count / g->rows;
-    const double pixels = (double)g->latent_h * g->latent_w, wide = m->vae.block_out_channels[m->vae.n_blocks - 1];
+    const int    n = geometry_n_strips(g, n_ranks), n_blocks = m->vae.n_blocks;
+    const double share = (double)geometry_strip(g, n, 0).count / g->rows; /* the largest strip */
+    const double pixels = (double)g->latent_h * g->latent_w, wide = m->vae.block_out_channels[n_blocks - 1];
+    double       by_block[VAE_MAX_BLOCKS];
+    plan_decode  d = {.png = 3.0 * g->width * g->height / on->png};
     conv_flops(&m->vae, by_block);
-    for (int i = 0; i < m->vae.n_blocks; i++) seconds += pixels * by_block[i] / on->conv[i];
-    if (m->vae.mid_block_add_attention) seconds += 4 * pixels * pixels * wide / on->wide_attention;
-    return seconds * share * on->overhead;
+    for (int i = 0; i < n_blocks; i++) d.convolutions += share * pixels * by_block[i] / on->conv[i] * on->overhead;
+    if (m->vae.mid_block_add_attention) {
+        const double seconds = share * 4 * pixels * pixels * wide / on->wide_attention;
+        const double hop = 2 * pixels * share * wide * (double)dtype_bytes(type) / on->link;
+        d.attention = seconds * on->overhead;
+        d.waiting = (n - 1) * fmax(0, hop - seconds / n);
+    }
+    d.total = d.convolutions + d.attention + d.waiting + d.png;
+    return d;
 }
 
 /* ---- memory */
@@ -169,22 +183,39 @@ static int64_t scratch_bytes(const model *m, int n_threads)
     return (int64_t)n_threads * PER_THREAD + 2 * 9 * widest * widest * (int64_t)sizeof(float);
 }
 
+/* One encoder after the other. */
+static void plan_encoding(const plan *p, plan_rank *r)
+{
+    arena clip = {0}, t5 = {0};
+    clip_encoder_plan(&p->model->clip, p->type, &clip);
+    t5_encoder_plan(&p->model->t5, p->type, p->n_text, &t5);
+    r->encode = arena_bytes(&clip) > arena_bytes(&t5) ? clip : t5;
+    r->encode_bytes = (int64_t)arena_bytes(&r->encode);
+}
+
 static status plan_one_rank(plan *p, int rank, int n_threads)
 {
     const flux_config *c = &p->model->flux;
     plan_rank         *r = &p->ranks[rank];
     const int          n = p->shape.ulysses * p->shape.ring;
     const int64_t      latent = (int64_t)c->in_channels * (int64_t)sizeof(float); /* of a token */
-    status             st = flux_transformer_plan(c, p->type, &p->geometry, p->n_text, p->picture->steps, p->shape, rank, &r->denoise);
+    status             st = flux_transformer_plan(c, p->type, &p->geometry, p->n_text, p->picture->steps, p->shape,
+                                                  rank, &r->denoise);
     if (st != ST_OK) return st;
     vae_decoder_plan(&p->model->vae, p->type, &p->geometry, n, rank, &r->decode);
     r->scratch_bytes = scratch_bytes(p->model, n_threads);
+    if (rank == 0 && p->picture->embeddings_in == NULL) plan_encoding(p, r);
     const int64_t own = r->denoise.rows.n_image;
-    r->denoise_bytes = (int64_t)arena_bytes(&r->denoise.parts) + own * (latent + c->in_channels * (int64_t)dtype_bytes(p->type));
+    void *latents, *velocity; /* parts are only read: their addresses end here */
+    arena_plan(&r->denoise.parts, &latents, (size_t)(own * latent), "latents in fp32");
+    arena_plan(&r->denoise.parts, &velocity, (size_t)(own * c->in_channels) * dtype_bytes(p->type), "velocity");
+    r->denoise_bytes = (int64_t)arena_bytes(&r->denoise.parts);
     r->decode_bytes = (int64_t)arena_bytes(&r->decode);
     if (rank == 0) /* the gathered latent; text rows in fp32 */
-        r->host_bytes = p->geometry.n_image * latent + (int64_t)p->n_text * c->joint_attention_dim * (int64_t)sizeof(float);
-    r->anonymous = at_least(r->denoise_bytes, r->decode_bytes) + r->host_bytes + r->scratch_bytes;
+        r->host_bytes = p->geometry.n_image * latent +
+                        (int64_t)p->n_text * c->joint_attention_dim * (int64_t)sizeof(float);
+    r->anonymous = at_least(r->encode_bytes, at_least(r->denoise_bytes, r->decode_bytes));
+    r->anonymous += r->host_bytes + r->scratch_bytes;
     r->mapped = p->weights.image + (r->denoise.rows.n_text > 0 ? p->weights.text : 0);
     r->sent = r->denoise.sent_ordered;
     return ST_OK;
@@ -223,8 +254,10 @@ static int64_t needed(const plan *p, const plan_opts *opts)
         int64_t most = 0;
         for (int r = 0; r < p->shape.ulysses * p->shape.ring; r++) {
             const plan_rank *k = &p->ranks[r];
-            const int64_t    beside = k->scratch_bytes; /* latents gather in host memory there */
-            most = at_least(most, at_least(k->denoise_bytes + k->mapped, k->decode_bytes + p->weights.vae) + beside);
+            const int64_t    encoding = k->encode_bytes > 0 ? k->encode_bytes + p->weights.encoders : 0;
+            const int64_t    later = at_least(k->denoise_bytes + k->mapped, k->decode_bytes + p->weights.vae);
+            /* Latents gather in host memory there. */
+            most = at_least(most, at_least(encoding, later) + k->scratch_bytes);
         }
         return most;
     }
@@ -335,15 +368,17 @@ status plan_make(plan *out, const plan_opts *opts)
     status              st = ST_OK;
     const job_parallel *wanted = &opts->job->parallel;
     plan                p = {.model = opts->model, .picture = opts->picture, .type = opts->job->precision,
-                             .n_ranks = opts->n_ranks, .n_pictures = (int)opts->job->n_pictures, .n_text = text_rows(opts),
-                             .schedule = wanted->schedule == SCHEDULE_NEIGHBOUR ? EXCHANGE_NEIGHBOUR : EXCHANGE_ORDERED};
+                             .n_ranks = opts->n_ranks, .n_pictures = (int)opts->job->n_pictures,
+                             .n_text = text_rows(opts), .schedule = EXCHANGE_ORDERED};
+    if (wanted->schedule == SCHEDULE_NEIGHBOUR) p.schedule = EXCHANGE_NEIGHBOUR;
     TRY(geometry_make(&p.geometry, opts->picture->width, opts->picture->height, opts->model->vae.scale));
     if (opts->machine != NULL) p.machine = *opts->machine;
     p.weights = plan_count_weights(opts->model, 2);
     p.flops = plan_count_flops(opts->model, &p.geometry, p.n_text);
     choose_grid(&p, opts, false);
     if (p.shape.ring == 0) { /* nothing is as the job wants it: say it as the grid does */
-        p.shape = (grid_shape){wanted->replicas > 0 ? wanted->replicas : 1, wanted->ulysses > 0 ? wanted->ulysses : 1, 0};
+        p.shape.replicas = wanted->replicas > 0 ? wanted->replicas : 1;
+        p.shape.ulysses = wanted->ulysses > 0 ? wanted->ulysses : 1;
         p.shape.ring = wanted->ring > 0 ? wanted->ring : opts->n_ranks / (p.shape.replicas * p.shape.ulysses);
         st = grid_shape_check(p.shape, opts->n_ranks, opts->model->flux.n_heads);
         if (st == ST_OK) st = err_set(ST_BAD_JOB, "parallel: no grid of %d ranks fits", opts->n_ranks);
@@ -362,7 +397,7 @@ status plan_make(plan *out, const plan_opts *opts)
     }
     if (p.machine.attention > 0) {
         p.step = plan_step_seconds(p.model, p.type, p.n_text, p.geometry.n_image, p.shape, &p.machine);
-        p.decode_s = decode_seconds(p.model, &p.geometry, p.shape.ulysses * p.shape.ring, &p.machine);
+        p.decode = plan_decode_seconds(p.model, p.type, &p.geometry, p.shape.ulysses * p.shape.ring, &p.machine);
     }
     *out = p;
     return ST_OK;

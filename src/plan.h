@@ -37,11 +37,19 @@ typedef struct plan_step {
 plan_step plan_step_seconds(const model *m, dtype type, int32_t n_text, int32_t n_image, grid_shape shape,
                             const machine *on);
 
+/* The same of a decode. png: rank 0 takes the rows of all, hashes and writes them, while the others wait. */
+typedef struct plan_decode {
+    double convolutions, attention, waiting, png;
+    double total;
+} plan_decode;
+plan_decode plan_decode_seconds(const model *m, dtype type, const geometry *g, int n_ranks, const machine *on);
+
 typedef struct plan_rank {
+    arena            encode;      /* parts of T5's memory, or of CLIP's where that needs more; rank 0 */
     transformer_plan denoise;
     arena            decode;      /* parts of the decode */
-    int64_t          denoise_bytes, decode_bytes, host_bytes, scratch_bytes;
-    int64_t          anonymous;   /* the largest of its phases */
+    int64_t          encode_bytes, denoise_bytes, decode_bytes, host_bytes, scratch_bytes;
+    int64_t          anonymous;   /* the largest of its phases, with what is there all the time */
     int64_t          mapped;      /* weights that it reads in the step loop */
     int64_t          sent;        /* bytes per step */
 } plan_rank;
@@ -61,7 +69,7 @@ typedef struct plan {
     plan_rank         *ranks; /* [of one replica] */
     machine            machine; /* all zero: nothing was measured */
     plan_step          step;
-    double             decode_s;
+    plan_decode        decode;
     char               why[256];  /* this grid */
 } plan;
 

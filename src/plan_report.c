@@ -22,8 +22,9 @@ static void print_rows(const plan *p, report *r)
         idle += rows == 0;
         n_text_ranks += p->ranks[i].denoise.rows.n_text > 0;
     }
-    report_line(r, "  rows      %d text + %d image: %d to %d per rank%s; %d rank%s text rows", p->n_text, p->geometry.n_image,
-                least, most, idle > 0 ? ", some have none" : "", n_text_ranks, n_text_ranks == 1 ? " has" : "s have");
+    report_line(r, "  rows      %d text + %d image: %d to %d per rank%s; %d rank%s text rows", p->n_text,
+                p->geometry.n_image, least, most, idle > 0 ? ", some have none" : "", n_text_ranks,
+                n_text_ranks == 1 ? " has" : "s have");
 }
 
 /* Parts of equal names add up. */
@@ -64,6 +65,10 @@ static void print_memory(const plan *p, report *r)
         report_line(r, "  memory, MB                                       rank 0      rank %d", n - 1);
     else
         report_line(r, "  memory, MB");
+    if (a->encode_bytes > 0) {
+        report_line(r, "   encode, anonymous");
+        print_parts(&a->encode, two ? &b->encode : NULL, r);
+    }
     report_line(r, "   step loop, anonymous");
     print_parts(&a->denoise.parts, two ? &b->denoise.parts : NULL, r);
     report_line(r, "   decode, anonymous");
@@ -72,9 +77,10 @@ static void print_memory(const plan *p, report *r)
     print_line(r, "latent and text rows of rank 0", a->host_bytes, b->host_bytes, two);
     print_line(r, "kernels' scratch, about", a->scratch_bytes, b->scratch_bytes, two);
     print_line(r, "largest at once, anonymous", a->anonymous, b->anonymous, two);
+    report_line(r, "   shared memory: none but MPI's own");
     report_line(r, "   weights, mapped and shared by the ranks of a node");
     print_line(r, "image stream and single blocks", p->weights.image, p->weights.image, two);
-    print_line(r, "text stream", a->denoise.rows.n_text > 0 ? p->weights.text : 0, b->denoise.rows.n_text > 0 ? p->weights.text : 0, two);
+    print_line(r, "text stream", a->mapped - p->weights.image, b->mapped - p->weights.image, two);
     print_line(r, "modulation (read once, before the loop)", p->weights.modulation / n, p->weights.modulation / n, two);
     print_line(r, "encoders (before the loop)", p->weights.encoders, 0, two);
     print_line(r, "VAE decoder (after the loop)", p->weights.vae, p->weights.vae, two);
@@ -91,17 +97,21 @@ static void print_time(const plan *p, report *r)
                 100 * p->flops.attention / (p->flops.attention + p->flops.products),
                 (p->flops.conv + p->flops.mid_attention) * 1e-12);
     if (p->machine.attention <= 0) return;
-    report_line(r, "  time      %.3g s per step on %s: attention %.3g, products %.3g, rest %.3g, waiting for others %.3g; "
-                "%d steps %.4g s; decode %.3g s", p->step.total, p->machine.name, p->step.attention, p->step.products,
-                p->step.rest, p->step.waiting, p->picture->steps, p->step.total * p->picture->steps, p->decode_s);
+    report_line(r,
+                "  time      %.3g s per step on %s: attention %.3g, products %.3g, rest %.3g, waiting for others %.3g; "
+                "%d steps %.4g s", p->step.total, p->machine.name, p->step.attention, p->step.products, p->step.rest,
+                p->step.waiting, p->picture->steps, p->step.total * p->picture->steps);
+    report_line(r,
+                "  decode    %.3g s: convolutions %.3g, attention %.3g, waiting for others %.3g, writing the PNG %.3g",
+                p->decode.total, p->decode.convolutions, p->decode.attention, p->decode.waiting, p->decode.png);
 }
 
 void plan_print(const plan *p, report *r)
 {
     report_line(r, "%s: %d x %d, %d rank%s", p->picture->id, p->geometry.width, p->geometry.height, p->n_ranks,
                 p->n_ranks == 1 ? "" : "s");
-    report_line(r, "  grid      replicas %d x ulysses %d x ring %d, %s: %s", p->shape.replicas, p->shape.ulysses, p->shape.ring,
-                p->schedule == EXCHANGE_NEIGHBOUR ? "neighbour" : "ordered", p->why);
+    report_line(r, "  grid      replicas %d x ulysses %d x ring %d, %s: %s", p->shape.replicas, p->shape.ulysses,
+                p->shape.ring, p->schedule == EXCHANGE_NEIGHBOUR ? "neighbour" : "ordered", p->why);
     print_rows(p, r);
     print_time(p, r);
     print_memory(p, r);
@@ -111,39 +121,56 @@ void plan_print_short(const plan *p, report *r)
 {
     char time[96] = "";
     if (p->machine.attention > 0)
-        snprintf(time, sizeof(time), "; about %.3g s per step, decode %.3g s", p->step.total, p->decode_s);
+        snprintf(time, sizeof(time), "; about %.3g s per step, decode %.3g s", p->step.total, p->decode.total);
     report_line(r, "plan for %s: replicas %d x ulysses %d x ring %d (%s); at most %.2f GB per rank%s", p->picture->id,
                 p->shape.replicas, p->shape.ulysses, p->shape.ring, p->why, (double)plan_largest(p) / GB, time);
 }
 
-static json_t *rank_json(const plan *p, const plan_rank *k)
+/* Parts of equal names add up. */
+static json_t *parts_json(const arena *a)
 {
-    json_t *parts = json_object(), *decode = json_object();
-    for (int i = 0; i < k->denoise.parts.n_parts; i++) {
-        const char *what = k->denoise.parts.part[i].what;
+    json_t *parts = json_object();
+    for (int i = 0; i < a->n_parts; i++) {
+        const char *what = a->part[i].what;
         json_object_set_new(parts, what, json_integer(json_integer_value(json_object_get(parts, what)) +
-                                                      (json_int_t)k->denoise.parts.part[i].bytes));
+                                                      (json_int_t)a->part[i].bytes));
     }
-    for (int i = 0; i < k->decode.n_parts; i++) {
-        const char *what = k->decode.part[i].what;
-        json_object_set_new(decode, what, json_integer(json_integer_value(json_object_get(decode, what)) +
-                                                       (json_int_t)k->decode.part[i].bytes));
-    }
-    (void)p;
-    return json_pack("{s:i, s:i, s:I, s:I, s:I, s:o, s:o}", "rows", k->denoise.rows.count, "text_rows", k->denoise.rows.n_text,
-                     "anonymous_bytes", (json_int_t)k->anonymous, "mapped_bytes", (json_int_t)k->mapped, "sent_bytes",
-                     (json_int_t)k->sent, "step_loop", parts, "decode", decode);
+    return parts;
+}
+
+static json_t *rank_json(const plan_rank *k)
+{
+    return json_pack("{s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "rows", k->denoise.rows.count, "text_rows",
+                     k->denoise.rows.n_text, "anonymous_bytes", (json_int_t)k->anonymous, "host_bytes",
+                     (json_int_t)k->host_bytes, "scratch_bytes", (json_int_t)k->scratch_bytes, "mapped_bytes",
+                     (json_int_t)k->mapped, "sent_bytes", (json_int_t)k->sent, "encode", parts_json(&k->encode),
+                     "step_loop", parts_json(&k->denoise.parts), "decode", parts_json(&k->decode));
 }
 
 json_t *plan_json(const plan *p)
 {
     json_t *ranks = json_array();
-    for (int i = 0; i < n_ranks_of(p); i++) json_array_append_new(ranks, rank_json(p, &p->ranks[i]));
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:s, s:o}", "picture",
-                     p->picture->id, "width", p->geometry.width, "height", p->geometry.height, "n_ranks", p->n_ranks, "replicas",
-                     p->shape.replicas, "ulysses", p->shape.ulysses, "ring", p->shape.ring, "why", p->why, "step_s",
-                     p->step.total, "attention_s", p->step.attention, "products_s", p->step.products, "waiting_s",
-                     p->step.waiting, "decode_s", p->decode_s, "flops_per_step", p->flops.attention + p->flops.products,
-                     "flops_decode", p->flops.conv + p->flops.mid_attention, "link_bytes_s",
-                     p->machine.link < 1e18 ? p->machine.link : 0.0, "machine", p->machine.name, "ranks", ranks);
+    for (int i = 0; i < n_ranks_of(p); i++) json_array_append_new(ranks, rank_json(&p->ranks[i]));
+    json_t *all = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:s}", "picture", p->picture->id, "width",
+                            p->geometry.width, "height", p->geometry.height, "n_ranks", p->n_ranks, "replicas",
+                            p->shape.replicas, "ulysses", p->shape.ulysses, "ring", p->shape.ring, "why", p->why,
+                            "machine", p->machine.name);
+    const struct {
+        const char *name;
+        double      value;
+    } figures[] = {
+        {"step_s", p->step.total},
+        {"attention_s", p->step.attention},
+        {"products_s", p->step.products},
+        {"waiting_s", p->step.waiting},
+        {"decode_s", p->decode.total},
+        {"png_s", p->decode.png},
+        {"flops_per_step", p->flops.attention + p->flops.products},
+        {"flops_decode", p->flops.conv + p->flops.mid_attention},
+        {"link_bytes_s", p->machine.link < 1e18 ? p->machine.link : 0}, /* one rank has none */
+    };
+    for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++)
+        json_object_set_new(all, figures[i].name, json_real(figures[i].value));
+    json_object_set_new(all, "ranks", ranks);
+    return all;
 }

@@ -38,6 +38,7 @@ static void on_warning(png_structp png, png_const_charp text)
 static void on_write(png_structp png, png_bytep data, size_t bytes)
 {
     png_writer *w = png_get_io_ptr(png);
+    if (w->file == NULL) return; /* nobody wants it */
     w->failed = atomic_file_write(w->file, data, bytes);
     if (w->failed != ST_OK) png_error(png, "write failed");
 }
@@ -100,20 +101,21 @@ status png_writer_open(png_writer **out, const png_writer_opts *opts)
 {
     status      st = ST_OK;
     png_writer *w = calloc(1, sizeof(*w));
-    if (w == NULL) return err_set(ST_NO_MEMORY, "%s: no memory to write it", opts->path);
+    const char *path = opts->path != NULL ? opts->path : "PNG";
+    if (w == NULL) return err_set(ST_NO_MEMORY, "%s: no memory to write it", path);
     w->width = opts->width;
     w->height = opts->height;
     w->overwrite = opts->overwrite;
-    w->path = strdup(opts->path);
+    w->path = strdup(path);
     if (w->path == NULL) {
-        st = err_set(ST_NO_MEMORY, "%s: no memory to write it", opts->path);
+        st = err_set(ST_NO_MEMORY, "%s: no memory to write it", path);
         goto fail;
     }
-    TRY(atomic_file_open(&w->file, w->path));
+    if (opts->path != NULL) TRY(atomic_file_open(&w->file, w->path));
     w->png = png_create_write_struct(PNG_LIBPNG_VER_STRING, w, on_error, on_warning);
     if (w->png != NULL) w->info = png_create_info_struct(w->png);
     if (w->info == NULL) {
-        st = err_set(ST_NO_MEMORY, "%s: libpng does not start", opts->path);
+        st = err_set(ST_NO_MEMORY, "%s: libpng does not start", path);
         goto fail;
     }
     TRY(write_head(w, opts));
@@ -178,8 +180,10 @@ status png_writer_commit(png_writer *w)
         goto fail;
     }
     TRY(write_end(w));
-    if (!w->overwrite) TRY(keep_old(w->path));
-    TRY(atomic_file_commit(w->file));
+    if (w->file != NULL) {
+        if (!w->overwrite) TRY(keep_old(w->path));
+        TRY(atomic_file_commit(w->file));
+    }
     close_writer(w);
     return ST_OK;
 fail:

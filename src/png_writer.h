@@ -16,7 +16,8 @@ typedef struct png_note {
 } png_note;
 
 typedef struct png_writer_opts {
-    const char     *path; /* its folder must exist: atomic_file_probe makes it */
+    const char     *path; /* its folder must exist: atomic_file_probe makes it. NULL: what is made is thrown away, to
+                             see how long that takes */
     int32_t         width, height;
     const png_note *notes;
     size_t          n_notes;

@@ -131,7 +131,38 @@ typedef struct t5_rows {
     unsigned char *hidden, *normed; /* [n, d_model] */
     unsigned char *q, *k, *v, *mixed; /* [n, heads * d_kv] */
     unsigned char *gate, *up; /* [n, d_ff] */
+    float         *wide; /* [n, d_model] */
 } t5_rows;
+
+static size_t bias_bytes(const t5_config *c, int n)
+{
+    return (size_t)c->heads * (2 * (size_t)n - 1) * sizeof(float);
+}
+
+static void plan_rows(const t5_config *c, dtype type, t5_rows *r, arena *a)
+{
+    const size_t n = (size_t)r->n, e = dtype_bytes(type), row = n * (size_t)c->d_model * e;
+    const size_t inner = n * (size_t)c->heads * (size_t)c->d_kv * e, mlp = n * (size_t)c->d_ff * e;
+    arena_plan(a, &r->ids, n * sizeof(*r->ids), "ids");
+    arena_plan(a, &r->bias, bias_bytes(c, r->n), "relative bias");
+    arena_plan(a, &r->hidden, row, "hidden states");
+    arena_plan(a, &r->normed, row, "normalised rows");
+    arena_plan(a, &r->q, inner, "queries");
+    arena_plan(a, &r->k, inner, "keys");
+    arena_plan(a, &r->v, inner, "values");
+    arena_plan(a, &r->mixed, inner, "attention");
+    arena_plan(a, &r->gate, mlp, "MLP");
+    arena_plan(a, &r->up, mlp, "MLP");
+    arena_plan(a, &r->wide, n * (size_t)c->d_model * sizeof(float), "output");
+}
+
+void t5_encoder_plan(const t5_config *c, dtype type, int n, arena *parts)
+{
+    t5_rows r = {.n = n}; /* parts are only read: its addresses end here */
+    void   *scales;
+    plan_rows(c, type, &r, parts);
+    arena_plan(parts, &scales, (2 * (size_t)c->layers + 2) * (size_t)c->d_model * sizeof(float), "norm weights");
+}
 
 static status put_linear(t5_encoder *t, const linear *l, const void *x, void *y, int n, const float *gate)
 {
@@ -198,12 +229,10 @@ status t5_encoder_encode(t5_encoder *t, const int32_t *ids, int n, float *rows)
     status           st = ST_OK;
     const t5_config *c = &t->config;
     stream          *s = t->opts.compute;
-    const size_t     e = dtype_bytes(t->opts.type), un = (size_t)n, d = (size_t)c->d_model;
-    const size_t     inner = (size_t)c->heads * (size_t)c->d_kv, bias_bytes = (size_t)c->heads * (2 * un - 1) * 4;
     t5_rows          r = {.n = n};
     arena            memory = {0};
     const void      *embedding = NULL;
-    float           *wide = NULL, *bias = make_bias(t, n);
+    float           *bias = make_bias(t, n);
 
     for (int i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= c->vocab_size) {
@@ -214,20 +243,10 @@ status t5_encoder_encode(t5_encoder *t, const int32_t *ids, int n, float *rows)
         st = err_set(ST_NO_MEMORY, "T5: relative bias of %d tokens", n);
         goto fail;
     }
-    arena_plan(&memory, &r.ids, un * sizeof(*ids), "ids");
-    arena_plan(&memory, &r.bias, bias_bytes, "relative bias");
-    arena_plan(&memory, &r.hidden, un * d * e, "hidden states");
-    arena_plan(&memory, &r.normed, un * d * e, "normalised rows");
-    arena_plan(&memory, &r.q, un * inner * e, "queries");
-    arena_plan(&memory, &r.k, un * inner * e, "keys");
-    arena_plan(&memory, &r.v, un * inner * e, "values");
-    arena_plan(&memory, &r.mixed, un * inner * e, "attention");
-    arena_plan(&memory, &r.gate, un * (size_t)c->d_ff * e, "MLP");
-    arena_plan(&memory, &r.up, un * (size_t)c->d_ff * e, "MLP");
-    arena_plan(&memory, &wide, un * d * sizeof(float), "output");
+    plan_rows(c, t->opts.type, &r, &memory);
     TRY(arena_take(&memory, t->opts.dev, "T5"));
-    TRY(stream_copy_in(s, r.ids, ids, un * sizeof(*ids)));
-    TRY(stream_copy_in(s, r.bias, bias, bias_bytes));
+    TRY(stream_copy_in(s, r.ids, ids, (size_t)n * sizeof(*ids)));
+    TRY(stream_copy_in(s, r.bias, bias, bias_bytes(c, n)));
     TRY(stream_lend(s, t->globals.embedding.data, weight_bytes(&t->globals.embedding), &embedding));
     TRY(stream_gather_rows(s, &(gather_rows_args){.table = embedding, .ids = r.ids, .y = r.hidden, .n_rows = n,
                                                   .width = c->d_model, .table_type = t->globals.embedding.type,
@@ -236,9 +255,9 @@ status t5_encoder_encode(t5_encoder *t, const int32_t *ids, int n, float *rows)
     for (int i = 0; i < c->layers; i++) TRY(put_layer(t, &r, i));
     TRY(put_norm(t, &r, 2 * c->layers));
     TRY(tap_rows(t->opts.tap, s, "text.t5", 0, t->opts.type, r.normed, c->d_model, 0, n, c->d_model));
-    TRY(stream_convert(s, &(convert_args){.x = r.normed, .y = wide, .n = (int64_t)n * c->d_model,
+    TRY(stream_convert(s, &(convert_args){.x = r.normed, .y = r.wide, .n = (int64_t)n * c->d_model,
                                           .x_type = t->opts.type, .y_type = DT_F32}));
-    TRY(stream_copy_out(s, rows, wide, un * d * sizeof(float)));
+    TRY(stream_copy_out(s, rows, r.wide, (size_t)n * (size_t)c->d_model * sizeof(float)));
 fail:
     st = stream_settle(s, st);
     arena_free(&memory);

@@ -146,7 +146,7 @@ static void wrong_lines_are_refused_with_a_hint(void **state)
         {"--blocks -1 a.yaml", "--blocks: found \"-1\""},
         {"--backend gpu a.yaml", "--backend: found \"gpu\"; allowed: auto, cpu, strict, cuda; nearest: cpu"},
         {"--isa avx-2 a.yaml", "allowed: auto, avx512bf16, avx512, avx2, plain; nearest: avx2"},
-        {"--plan --for h200 a.yaml", "--for: found \"h200\"; allowed: h100, a100, l40s, rtx4090; nearest: h100"},
+        {"--plan --for h200 a.yaml", "--for: found \"h200\"; allowed: h100, a100, l40s, l40, l20, rtx4090; nearest: h100"},
         {"--plan --ranks 0 a.yaml", "--ranks: found \"0\"; allowed: an integer from 1 to 1024"},
         {"--for h100 a.yaml", "--for goes with --plan"},
         {"--ranks 8 a.yaml", "--ranks goes with --plan"},

@@ -36,7 +36,7 @@ static machine named(const char *name)
 /* A machine of the cost model: one rate for attention, one for products, a link, a factor on both. */
 static machine made_of(double attention, double products, double link, double overhead)
 {
-    machine m = {.attention = attention, .wide_attention = attention, .link = link, .overhead = overhead};
+    machine m = {.attention = attention, .wide_attention = attention, .link = link, .png = 1e9, .overhead = overhead};
     for (int i = 0; i < N_PRODUCTS; i++) m.products[i] = products;
     for (int i = 0; i < VAE_MAX_BLOCKS; i++) m.conv[i] = products;
     return m;
@@ -287,6 +287,32 @@ static void a_hybrid_hides_its_ring(void **state)
     assert_true(shown.waiting > 0.05622 * 6 / 7 + 0.01);
 }
 
+/* A decode of 4096^2 is 299.5 TFLOP: 2.6 s at 117 TFLOP/s (a published decoder's rate), 1.04 at 288; an eighth of it on
+ * each of 8 ranks, attention included. Writing: 50.3 MB of samples at the machine's rate, however many ranks. */
+static void a_decode_is_shared_but_for_its_writing(void **state)
+{
+    static const struct {
+        double rate, seconds[2]; /* on 1 and 8 ranks */
+    } cases[] = {{117e12, {2.560, 0.3200}}, {288e12, {1.040, 0.1300}}};
+    (void)state;
+    const geometry g = sized(4096, 4096);
+    for (size_t i = 0; i < 2; i++)
+        for (int k = 0; k < 2; k++) {
+            machine on = made_of(cases[i].rate, cases[i].rate, 360e9, 1);
+            on.png = 50331648;
+            const plan_decode d = plan_decode_seconds(&DEV, DT_BF16, &g, k == 0 ? 1 : 8, &on);
+            assert_true(fabs((d.convolutions + d.attention) / cases[i].seconds[k] - 1) < 3e-3);
+            assert_true(d.png == 1 && d.waiting == 0);
+            assert_true(fabs(d.total - 1 - d.convolutions - d.attention) < 1e-12);
+        }
+    /* Keys and values of the mid block's one head of 512, 2048 B per latent pixel: 67.1 MB of a strip of 8 take 67
+     * ms at 1 GB/s; an eighth of a strip's attention, 140.7 / 64 TFLOP at 117 TFLOP/s, 18.8 ms. Seven hops show the
+     * difference. */
+    machine slow = made_of(117e12, 117e12, 1e9, 1);
+    slow.png = 1e9;
+    assert_true(fabs(plan_decode_seconds(&DEV, DT_BF16, &g, 8, &slow).waiting - 7 * (0.06711 - 0.01879)) < 2e-4);
+}
+
 /* ---- a plan */
 
 static int64_t sent_by_all(const plan *p)
@@ -380,6 +406,25 @@ static void memory_of_the_loop_is_counted_by_item(void **state)
     assert_true(m.plan.ranks[0].denoise_bytes + m.plan.ranks[0].mapped < 19500000000);
     assert_true(last->denoise_bytes + last->mapped < 15200000000);
     assert_true(last->anonymous >= last->denoise_bytes && last->anonymous >= last->decode_bytes);
+    plan_free(&m.plan);
+}
+
+/* T5 with 512 tokens in bf16: two buffers of 512 x 4096, four of 512 x 64 heads x 64, two of 512 x 10 240, the
+ * output in fp32, per head 1023 distances, ids, and the fp32 weights of 49 norms and a row of ones. On rank 0,
+ * unless the picture brings its rows. */
+static void encoding_takes_memory_of_rank_0(void **state)
+{
+    const int64_t want = 6 * 512 * 4096 * 2 + 2 * 512 * 10240 * 2 + 512 * 4096 * 4 + 64 * 1023 * 4 + 512 * 4 +
+                         50 * 4096 * 4;
+    made          m;
+    (void)state;
+    made_ok(&m, (wish){.width = 1024, .height = 1024, .n_ranks = 2, .parallel = {.replicas = 1}});
+    assert_true(m.plan.ranks[0].encode_bytes == want && m.plan.ranks[1].encode_bytes == 0);
+    assert_true(m.plan.ranks[0].anonymous >= want);
+    plan_free(&m.plan);
+    m.picture.embeddings_in = "rows.safetensors";
+    assert_int_equal(plan_make(&m.plan, &m.opts), ST_OK);
+    assert_true(m.plan.ranks[0].encode_bytes == 0);
     plan_free(&m.plan);
 }
 
@@ -568,9 +613,11 @@ int main(void)
         cmocka_unit_test(hops_are_hidden_above_the_threshold),
         cmocka_unit_test(ulysses_waits_for_its_bytes),
         cmocka_unit_test(a_hybrid_hides_its_ring),
+        cmocka_unit_test(a_decode_is_shared_but_for_its_writing),
         cmocka_unit_test(bytes_sent_are_those_of_the_formula),
         cmocka_unit_test(rows_add_up_to_the_sequence),
         cmocka_unit_test(memory_of_the_loop_is_counted_by_item),
+        cmocka_unit_test(encoding_takes_memory_of_rank_0),
         cmocka_unit_test(memory_of_the_decode_falls_with_ranks),
         cmocka_unit_test(the_grid_is_chosen_for_a_reason),
         cmocka_unit_test(impossible_grids_are_refused),
