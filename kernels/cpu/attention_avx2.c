@@ -10,8 +10,8 @@ typedef __m256 vec;
 typedef float unit;
 typedef __m256 units;
 
-static inline vec vec_load(const float *x) { return _mm256_load_ps(x); }
-static inline void vec_store(float *x, vec a) { _mm256_store_ps(x, a); }
+static inline vec vec_load(const float *x) { return _mm256_loadu_ps(x); }
+static inline void vec_store(float *x, vec a) { _mm256_storeu_ps(x, a); }
 static inline vec vec_set1(float x) { return _mm256_set1_ps(x); }
 static inline vec vec_add(vec a, vec b) { return _mm256_add_ps(a, b); }
 static inline vec vec_sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
@@ -31,8 +31,8 @@ static inline vec vec_keep(vec p, vec x, vec limit)
     return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), p);
 }
 
-static inline units units_load(const float *x) { return _mm256_load_ps(x); }
-static inline void units_store(float *x, units a) { _mm256_store_ps(x, a); }
+static inline units units_load(const float *x) { return _mm256_loadu_ps(x); }
+static inline void units_store(float *x, units a) { _mm256_storeu_ps(x, a); }
 static inline units units_set1(unit x) { return _mm256_set1_ps(x); }
 static inline vec units_dot(units a, units b, vec acc) { return _mm256_fmadd_ps(a, b, acc); }
 

@@ -12,8 +12,8 @@ typedef __m512 vec;
 typedef float unit;
 typedef __m512 units;
 
-static inline vec vec_load(const float *x) { return _mm512_load_ps(x); }
-static inline void vec_store(float *x, vec a) { _mm512_store_ps(x, a); }
+static inline vec vec_load(const float *x) { return _mm512_loadu_ps(x); }
+static inline void vec_store(float *x, vec a) { _mm512_storeu_ps(x, a); }
 static inline vec vec_set1(float x) { return _mm512_set1_ps(x); }
 static inline vec vec_add(vec a, vec b) { return _mm512_add_ps(a, b); }
 static inline vec vec_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
@@ -33,8 +33,8 @@ static inline vec vec_keep(vec p, vec x, vec limit)
     return _mm512_mask_mov_ps(p, _mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), _mm512_setzero_ps());
 }
 
-static inline units units_load(const float *x) { return _mm512_load_ps(x); }
-static inline void units_store(float *x, units a) { _mm512_store_ps(x, a); }
+static inline units units_load(const float *x) { return _mm512_loadu_ps(x); }
+static inline void units_store(float *x, units a) { _mm512_storeu_ps(x, a); }
 static inline units units_set1(unit x) { return _mm512_set1_ps(x); }
 static inline vec units_dot(units a, units b, vec acc) { return _mm512_fmadd_ps(a, b, acc); }
 

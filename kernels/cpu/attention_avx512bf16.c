@@ -14,8 +14,8 @@ typedef __m512 vec;
 typedef uint32_t unit;
 typedef __m512i units;
 
-static inline vec vec_load(const float *x) { return _mm512_load_ps(x); }
-static inline void vec_store(float *x, vec a) { _mm512_store_ps(x, a); }
+static inline vec vec_load(const float *x) { return _mm512_loadu_ps(x); }
+static inline void vec_store(float *x, vec a) { _mm512_storeu_ps(x, a); }
 static inline vec vec_set1(float x) { return _mm512_set1_ps(x); }
 static inline vec vec_add(vec a, vec b) { return _mm512_add_ps(a, b); }
 static inline vec vec_sub(vec a, vec b) { return _mm512_sub_ps(a, b); }

@@ -192,38 +192,40 @@ INLINE void tile_read(const item *it, const attention_args *a, int32_t head, int
     }
 }
 
+/* A panel that is not full computes only the n_vec vectors that hold rows; every function below is compiled for 1, 2, 3. */
+
 /* s[GROUP, PANEL] = (s +) scale * k q^T over n channel units. */
-INLINE void scores_group(float *s, const unit *k, int32_t ldk, const unit *q, int32_t n, bool start, vec scale)
+INLINE void scores_group(float *s, const unit *k, int32_t ldk, const unit *q, int32_t n, bool start, vec scale,
+                         int n_vec)
 {
     vec acc[GROUP][3];
     UNROLL for (int r = 0; r < GROUP; r++)
-        UNROLL for (int j = 0; j < 3; j++) acc[r][j] = vec_set1(0.0f);
+        UNROLL for (int j = 0; j < n_vec; j++) acc[r][j] = vec_set1(0.0f);
     for (int32_t c = 0; c < n; c++) {
-        units q0 = units_load(q), q1 = units_load(q + LANES), q2 = units_load(q + 2 * LANES);
+        units qs[3];
+        UNROLL for (int j = 0; j < n_vec; j++) qs[j] = units_load(q + j * LANES);
         UNROLL for (int r = 0; r < GROUP; r++) {
             units b = units_set1(k[r * ldk + c]);
-            acc[r][0] = units_dot(b, q0, acc[r][0]);
-            acc[r][1] = units_dot(b, q1, acc[r][1]);
-            acc[r][2] = units_dot(b, q2, acc[r][2]);
+            UNROLL for (int j = 0; j < n_vec; j++) acc[r][j] = units_dot(b, qs[j], acc[r][j]);
         }
         q += PANEL;
     }
     UNROLL for (int r = 0; r < GROUP; r++)
-        UNROLL for (int j = 0; j < 3; j++) {
+        UNROLL for (int j = 0; j < n_vec; j++) {
             float *to = s + r * PANEL + j * LANES;
             vec_store(to, start ? vec_mul(acc[r][j], scale) : vec_fma(acc[r][j], scale, vec_load(to)));
         }
 }
 
 /* Scores of n_padded keys and one panel. Channels go in blocks whose queries stay in the first cache. */
-INLINE void scores_tile(const item *it, const unit *q, int32_t n_padded, int32_t dim, float scale)
+INLINE void scores_tile(const item *it, const unit *q, int32_t n_padded, int32_t dim, float scale, int n_vec)
 {
     const int32_t n_units = dim / PACK;
     for (int32_t c = 0; c < n_units; c += CHANNEL_BLOCK) {
         const int32_t n = n_units - c < CHANNEL_BLOCK ? n_units - c : CHANNEL_BLOCK;
         for (int32_t i = 0; i < n_padded; i += GROUP)
             scores_group(it->s + i * PANEL, it->k + i * n_units + c, n_units, q + c * PANEL, n, c == 0,
-                         vec_set1(scale));
+                         vec_set1(scale), n_vec);
     }
 }
 
@@ -245,13 +247,13 @@ static void scores_mask(float *s, const attention_args *a, int32_t head, int32_t
 }
 
 /* Turns scores into weights, updates maximum and sum; factor: what the output so far is multiplied by. */
-INLINE void weights_tile(float *s, float *stat, vec factor[3], int32_t n_padded)
+INLINE void weights_tile(float *s, float *stat, vec factor[3], int32_t n_padded, int n_vec)
 {
     vec max[3], sum[3];
-    UNROLL for (int j = 0; j < 3; j++) max[j] = vec_load(s + j * LANES);
+    UNROLL for (int j = 0; j < n_vec; j++) max[j] = vec_load(s + j * LANES);
     for (int32_t i = 1; i < n_padded; i++)
-        UNROLL for (int j = 0; j < 3; j++) max[j] = vec_max(max[j], vec_load(s + i * PANEL + j * LANES));
-    UNROLL for (int j = 0; j < 3; j++) {
+        UNROLL for (int j = 0; j < n_vec; j++) max[j] = vec_max(max[j], vec_load(s + i * PANEL + j * LANES));
+    UNROLL for (int j = 0; j < n_vec; j++) {
         vec old = vec_load(stat + j * LANES);
         vec now = vec_max(old, max[j]);
         vec_store(stat + j * LANES, now);
@@ -260,20 +262,20 @@ INLINE void weights_tile(float *s, float *stat, vec factor[3], int32_t n_padded)
         sum[j] = vec_set1(0.0f);
     }
     for (int32_t i = 0; i < n_padded; i += PACK)
-        UNROLL for (int j = 0; j < 3; j++) {
+        UNROLL for (int j = 0; j < n_vec; j++) {
             vec p[PACK];
             UNROLL for (int h = 0; h < PACK; h++)
                 p[h] = vec_exp(vec_sub(vec_load(s + (i + h) * PANEL + j * LANES), max[j]));
             units_store(s + i / PACK * PANEL + j * LANES, weights_pack(p, &sum[j]));
         }
-    UNROLL for (int j = 0; j < 3; j++) {
+    UNROLL for (int j = 0; j < n_vec; j++) {
         float *l = stat + PANEL + j * LANES;
         vec_store(l, vec_fma(vec_load(l), factor[j], sum[j]));
     }
 }
 
 /* out[dim, PANEL] = out * factor + v^T p^T. */
-INLINE void output_tile(const item *it, float *out, const vec factor[3], int32_t n_padded, int32_t dim)
+INLINE void output_tile(const item *it, float *out, const vec factor[3], int32_t n_padded, int32_t dim, int n_vec)
 {
     for (int32_t c = 0; c < dim; c += GROUP) {
         const unit *v = it->v + c / GROUP * VALUES_STRIDE;
@@ -281,37 +283,51 @@ INLINE void output_tile(const item *it, float *out, const vec factor[3], int32_t
         float *o = out + c * PANEL;
         vec acc[GROUP][3];
         UNROLL for (int r = 0; r < GROUP; r++)
-            UNROLL for (int j = 0; j < 3; j++) acc[r][j] = vec_mul(vec_load(o + r * PANEL + j * LANES), factor[j]);
+            UNROLL for (int j = 0; j < n_vec; j++) acc[r][j] = vec_mul(vec_load(o + r * PANEL + j * LANES), factor[j]);
         for (int32_t i = 0; i < n_padded; i += PACK) {
-            units p0 = units_load(p), p1 = units_load(p + LANES), p2 = units_load(p + 2 * LANES);
+            units ps[3];
+            UNROLL for (int j = 0; j < n_vec; j++) ps[j] = units_load(p + j * LANES);
             UNROLL for (int r = 0; r < GROUP; r++) {
                 units b = units_set1(v[r]);
-                acc[r][0] = units_dot(b, p0, acc[r][0]);
-                acc[r][1] = units_dot(b, p1, acc[r][1]);
-                acc[r][2] = units_dot(b, p2, acc[r][2]);
+                UNROLL for (int j = 0; j < n_vec; j++) acc[r][j] = units_dot(b, ps[j], acc[r][j]);
             }
             v += GROUP;
             p += PANEL;
         }
         UNROLL for (int r = 0; r < GROUP; r++)
-            UNROLL for (int j = 0; j < 3; j++) vec_store(o + r * PANEL + j * LANES, acc[r][j]);
+            UNROLL for (int j = 0; j < n_vec; j++) vec_store(o + r * PANEL + j * LANES, acc[r][j]);
     }
 }
 
-/* The state of a panel of n_rows rows lies as the panel does: [dim, n_rows], maxima and sums [n_rows]; heads first. So it
- * comes and goes in runs, however many blocks there are. */
+/* The state of a panel of n_rows rows lies as the panel does: [dim, n_rows], maxima and sums [n_rows]; heads first. So a
+ * full panel's output is added to where it lies, and that of the last one comes and goes in runs. */
 INLINE size_t state_row(const attention_args *a, int32_t head, int32_t row)
 {
     return (size_t)head * (size_t)a->n_q + (size_t)row;
 }
 
+/* One panel's rows of the call, and where its values are. */
+typedef struct panel {
+    int32_t row, n_rows;
+    unit   *q;
+    float  *out;  /* [dim, PANEL]; the state itself when the panel is full and there are several blocks */
+    float  *stat; /* [2, PANEL] */
+} panel;
+
+INLINE panel panel_at(const item *it, const attention_args *a, int32_t head, int32_t row, int32_t n_rows, int32_t i,
+                      int32_t dim)
+{
+    const size_t  at = (size_t)i, size = (size_t)dim * PANEL;
+    const int32_t left = n_rows - i * PANEL;
+    panel p = {.row = row + i * PANEL, .n_rows = left < PANEL ? left : PANEL, .q = it->q + at * size / PACK,
+               .out = it->out + at * size, .stat = it->stat + at * 2 * PANEL};
+    if (p.n_rows == PANEL && !(a->first && a->last)) p.out = a->state_out + state_row(a, head, p.row) * (size_t)dim;
+    return p;
+}
+
 /* [dim, n_rows], rows from_ld and to_ld apart. */
 INLINE void runs_copy(float *to, size_t to_ld, const float *from, size_t from_ld, int32_t n_rows, int32_t dim)
 {
-    if (n_rows == PANEL) {
-        memcpy(to, from, (size_t)dim * PANEL * sizeof(float));
-        return;
-    }
     for (size_t c = 0; c < (size_t)dim; c++) memcpy(to + c * to_ld, from + c * from_ld, (size_t)n_rows * sizeof(float));
 }
 
@@ -322,59 +338,58 @@ static void row_keep(value *row, const float *keep, int32_t dim)
 }
 
 /* Queries and, in the first block or a later one, the empty or the given state. Rows past n_rows are zero. */
-INLINE void panel_read(const item *it, const attention_args *a, int32_t head, int32_t row, int32_t n_rows, unit *q,
-                       float *out, float *stat, int32_t dim)
+INLINE void panel_read(const item *it, const attention_args *a, int32_t head, const panel *p, int32_t dim)
 {
     const int32_t n_units = dim / PACK;
     for (int32_t r = 0; r < PANEL; r += SIDE) {
         for (int32_t i = 0; i < SIDE; i++) {
             unit *to = (unit *)it->row + (size_t)i * MAX_HEAD_DIM;
-            if (r + i < n_rows) {
-                row_read(to, a->q, ((int64_t)row + r + i) * a->ldq + (int64_t)head * dim, dim, a->type);
+            if (r + i < p->n_rows) {
+                row_read(to, a->q, ((int64_t)p->row + r + i) * a->ldq + (int64_t)head * dim, dim, a->type);
                 if (a->q_keep != NULL) row_keep((value *)(void *)to, a->q_keep, dim);
             } else {
                 memset(to, 0, (size_t)n_units * sizeof(unit));
             }
         }
         for (int32_t c = 0; c < n_units; c += SIDE)
-            turn((unit *)it->row + c, MAX_HEAD_DIM, q + (size_t)c * PANEL + r, PANEL);
+            turn((unit *)it->row + c, MAX_HEAD_DIM, p->q + (size_t)c * PANEL + r, PANEL);
     }
-    if (n_rows < PANEL || a->first) {
-        memset(out, 0, (size_t)dim * PANEL * sizeof(float));
+    if (p->n_rows < PANEL || a->first) {
+        memset(p->out, 0, (size_t)dim * PANEL * sizeof(float));
         for (int32_t r = 0; r < PANEL; r++) {
-            stat[r] = -INFINITY;
-            stat[PANEL + r] = 0.0f;
+            p->stat[r] = -INFINITY;
+            p->stat[PANEL + r] = 0.0f;
         }
     }
     if (a->first) return;
-    const size_t at = state_row(a, head, row), run = (size_t)n_rows * sizeof(float);
-    runs_copy(out, PANEL, a->state_out + at * (size_t)dim, (size_t)n_rows, n_rows, dim);
-    memcpy(stat, a->state_max + at, run);
-    memcpy(stat + PANEL, a->state_sum + at, run);
+    const size_t at = state_row(a, head, p->row), n = (size_t)p->n_rows, run = n * sizeof(float);
+    if (p->n_rows < PANEL) runs_copy(p->out, PANEL, a->state_out + at * (size_t)dim, n, p->n_rows, dim);
+    memcpy(p->stat, a->state_max + at, run);
+    memcpy(p->stat + PANEL, a->state_sum + at, run);
 }
 
 /* The state, or in the last block the result. A row that met no key at all becomes 0. */
-INLINE void panel_write(const item *it, const attention_args *a, int32_t head, int32_t row, int32_t n_rows, float *out,
-                        const float *stat, int32_t dim)
+INLINE void panel_write(const item *it, const attention_args *a, int32_t head, const panel *p, int32_t dim)
 {
+    const float *sum = p->stat + PANEL;
     if (!a->last) {
-        const size_t at = state_row(a, head, row), run = (size_t)n_rows * sizeof(float);
-        runs_copy(a->state_out + at * (size_t)dim, (size_t)n_rows, out, PANEL, n_rows, dim);
-        memcpy(a->state_max + at, stat, run);
-        memcpy(a->state_sum + at, stat + PANEL, run);
+        const size_t at = state_row(a, head, p->row), n = (size_t)p->n_rows, run = n * sizeof(float);
+        if (p->n_rows < PANEL) runs_copy(a->state_out + at * (size_t)dim, n, p->out, PANEL, p->n_rows, dim);
+        memcpy(a->state_max + at, p->stat, run);
+        memcpy(a->state_sum + at, sum, run);
         return;
     }
     for (int32_t c = 0; c < dim; c++)
-        UNROLL for (int j = 0; j < 3; j++) {
-            float *o = out + c * PANEL + j * LANES;
-            vec_store(o, vec_div(vec_load(o), vec_load(stat + PANEL + j * LANES)));
+        for (int32_t r = 0; r < p->n_rows; r += LANES) {
+            float *o = p->out + c * PANEL + r;
+            vec_store(o, vec_div(vec_load(o), vec_load(sum + r)));
         }
-    for (int32_t r = 0; r < n_rows; r += SIDE) {
-        for (int32_t c = 0; c < dim; c += SIDE) turn(out + c * PANEL + r, PANEL, (float *)it->row + c, MAX_HEAD_DIM);
-        for (int32_t i = 0; i < SIDE && r + i < n_rows; i++) {
-            const int64_t at = ((int64_t)row + r + i) * a->ldo + (int64_t)head * dim;
+    for (int32_t r = 0; r < p->n_rows; r += SIDE) {
+        for (int32_t c = 0; c < dim; c += SIDE) turn(p->out + c * PANEL + r, PANEL, (float *)it->row + c, MAX_HEAD_DIM);
+        for (int32_t i = 0; i < SIDE && r + i < p->n_rows; i++) {
+            const int64_t at = ((int64_t)p->row + r + i) * a->ldo + (int64_t)head * dim;
             float        *from = (float *)it->row + (size_t)i * MAX_HEAD_DIM;
-            if (stat[PANEL + r + i] == 0.0f) memset(from, 0, (size_t)dim * sizeof(float));
+            if (sum[r + i] == 0.0f) memset(from, 0, (size_t)dim * sizeof(float));
             if (a->type == DT_F32)
                 memcpy((float *)a->out + at, from, (size_t)dim * sizeof(float));
             else
@@ -383,36 +398,45 @@ INLINE void panel_write(const item *it, const attention_args *a, int32_t head, i
     }
 }
 
+/* A panel meets the tile of keys that was read. */
+INLINE void panel_meet(const item *it, const attention_args *a, int32_t head, const panel *p, int32_t key, int32_t n_keys,
+                       int32_t n_padded, int32_t dim, int n_vec)
+{
+    vec factor[3];
+    scores_tile(it, p->q, n_padded, dim, a->scale, n_vec);
+    if (a->bias != NULL || a->causal || n_padded != n_keys)
+        scores_mask(it->s, a, head, p->row, p->n_rows, key, n_keys, n_padded);
+    weights_tile(it->s, p->stat, factor, n_padded, n_vec);
+    output_tile(it, p->out, factor, n_padded, dim, n_vec);
+}
+
 INLINE void item_run(const attention_args *a, int32_t head, int32_t row, int32_t n_rows, void *scratch, int32_t dim)
 {
     const int32_t n_panels = (n_rows + PANEL - 1) / PANEL;
-    const size_t q_size = (size_t)(dim / PACK) * PANEL, out_size = (size_t)dim * PANEL;
     item it;
     item_place(&it, scratch, dim, n_panels);
-    for (int32_t p = 0; p < n_panels; p++) {
-        const int32_t left = n_rows - p * PANEL;
-        panel_read(&it, a, head, row + p * PANEL, left < PANEL ? left : PANEL, it.q + (size_t)p * q_size,
-                   it.out + (size_t)p * out_size, it.stat + p * 2 * PANEL, dim);
+    for (int32_t i = 0; i < n_panels; i++) {
+        const panel p = panel_at(&it, a, head, row, n_rows, i, dim);
+        panel_read(&it, a, head, &p, dim);
     }
     for (int32_t key = 0, n_keys; key < a->n_kv; key += n_keys) {
         const int32_t end = key < a->kv_first && a->kv_first < a->n_kv ? a->kv_first : a->n_kv;
         n_keys = end - key < KEY_TILE ? end - key : KEY_TILE;
         const int32_t n_padded = (n_keys + GROUP - 1) / GROUP * GROUP;
         tile_read(&it, a, head, key, n_keys, dim);
-        for (int32_t p = 0; p < n_panels; p++) {
-            const int32_t left = n_rows - p * PANEL;
-            vec factor[3];
-            scores_tile(&it, it.q + (size_t)p * q_size, n_padded, dim, a->scale);
-            if (a->bias != NULL || a->causal || n_padded != n_keys)
-                scores_mask(it.s, a, head, row + p * PANEL, left < PANEL ? left : PANEL, key, n_keys, n_padded);
-            weights_tile(it.s, it.stat + p * 2 * PANEL, factor, n_padded);
-            output_tile(&it, it.out + (size_t)p * out_size, factor, n_padded, dim);
+        for (int32_t i = 0; i < n_panels; i++) {
+            const panel p = panel_at(&it, a, head, row, n_rows, i, dim);
+            if (p.n_rows > 2 * LANES)
+                panel_meet(&it, a, head, &p, key, n_keys, n_padded, dim, 3);
+            else if (p.n_rows > LANES)
+                panel_meet(&it, a, head, &p, key, n_keys, n_padded, dim, 2);
+            else
+                panel_meet(&it, a, head, &p, key, n_keys, n_padded, dim, 1);
         }
     }
-    for (int32_t p = 0; p < n_panels; p++) {
-        const int32_t left = n_rows - p * PANEL;
-        panel_write(&it, a, head, row + p * PANEL, left < PANEL ? left : PANEL, it.out + (size_t)p * out_size,
-                    it.stat + p * 2 * PANEL, dim);
+    for (int32_t i = 0; i < n_panels; i++) {
+        const panel p = panel_at(&it, a, head, row, n_rows, i, dim);
+        panel_write(&it, a, head, &p, dim);
     }
 }
 
