@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "cache_dir.h"
 #include "clerk.h"
 #include "comm.h"
 #include "job.h"
@@ -33,7 +34,8 @@ typedef struct program {
     device  *dev;
     dump    *dump;
     renderer *renderer;
-    char     model_sha256[MODEL_HASH_TEXT];
+    char    *cache_dir; /* NULL: none */
+    model_digest digest;
     double   hashing_told;
     char     dump_dir[4096];
 } program;
@@ -90,10 +92,12 @@ static status hash_model(program *p)
 {
     status st = ST_OK;
     p->hashing_told = report_now();
-    if (speaks(p))
-        st = model_hash(p->model_sha256, p->model, &(model_hash_opts){.progress = show_hashing, .context = p});
+    st = cache_dir_find(&p->cache_dir, p->options.cache_dir);
+    if (st == ST_OK && speaks(p))
+        st = model_hash(&p->digest, p->model, &(model_hash_opts){.progress = show_hashing, .context = p,
+                                                                 .cache_dir = p->cache_dir});
     TRY(comm_agree(p->comm, st));
-    TRY(comm_bcast(p->comm, 0, p->model_sha256, sizeof(p->model_sha256)));
+    TRY(comm_bcast(p->comm, 0, &p->digest, sizeof(p->digest)));
 fail:
     return st;
 }
@@ -149,7 +153,7 @@ static void greet(program *p)
     report_event(p->report, "start", json_pack("{s:s, s:o, s:o, s:s, s:i, s:s, s:I}", "version", DYPE_VERSION, "job",
                                                report_text(p->options.job_path), "model", report_text(p->job->model),
                                                "model_sha256",
-                                               p->model_sha256, "n_ranks", n_ranks, "device", device_name(p->dev),
+                                               p->digest.whole, "n_ranks", n_ranks, "device", device_name(p->dev),
                                                "n_pictures", (json_int_t)p->job->n_pictures));
 }
 
@@ -323,8 +327,9 @@ static status render_all(program *p)
     report *r = p->lead_report != NULL ? p->lead_report : p->report;
     tally   mine = {0}, sum = {0};
     TRY(comm_agree(p->comm, renderer_open(&p->renderer, &(renderer_opts){
-        .job = p->job, .model = p->model, .model_sha256 = p->model_sha256, .grid = &p->grid, .dev = p->dev,
-        .report = r, .dump = p->dump, .overwrite = p->options.overwrite,
+        .job = p->job, .model = p->model, .model_sha256 = p->digest.whole, .encoders_sha256 = p->digest.encoders,
+        .cache_dir = p->cache_dir, .grid = &p->grid, .dev = p->dev, .report = r, .dump = p->dump,
+        .overwrite = p->options.overwrite,
         .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0,
         .reverse_order = getenv("DYPE_TEST_REVERSE_BLOCKS") != NULL})));
     TRY(render_share(p, r, &mine));
@@ -406,7 +411,7 @@ static status run(program *p, status options_st)
     TRY(open_dump(p));
     greet(p);
     if (p->options.bench) {
-        TRY(bench_run(&(bench_opts){.job = p->job, .model = p->model, .model_sha256 = p->model_sha256, .world = p->comm,
+        TRY(bench_run(&(bench_opts){.job = p->job, .model = p->model, .model_sha256 = p->digest.whole, .world = p->comm,
                                     .dev = p->dev, .report = p->report, .out_dir = p->options.out_dir}));
         return ST_OK;
     }
@@ -428,6 +433,7 @@ static void close_all(program *p)
     if (speaks(p)) watchdog_listen(p->comm, NULL, NULL);
     report_close(p->report);
     options_close(&p->options);
+    free(p->cache_dir);
 }
 
 int main(int argc, char **argv)

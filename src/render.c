@@ -7,6 +7,7 @@
 
 #include "arena.h"
 #include "atomic_file.h"
+#include "embedding_cache.h"
 #include "flux_transformer.h"
 #include "latents_file.h"
 #include "noise.h"
@@ -27,6 +28,7 @@ struct renderer {
     stream           *compute;
     flux_transformer *transformer;
     vae_decoder      *vae;
+    embedding_cache  *embeddings; /* rank 0; NULL: none */
     prompt_rows       prompt; /* rank 0: of the last picture, for others with the same prompt */
     char              prompt_key[SHA256_HEX];
 };
@@ -110,6 +112,10 @@ status renderer_open(renderer **out, const renderer_opts *opts)
     TRY(vae_decoder_open(&r->vae, &(vae_decoder_opts){
         .model = opts->model, .comm = r->comm, .dev = opts->dev, .compute = r->compute, .tap = r->tap,
         .type = opts->job->precision}));
+    if (speaks(r) && opts->cache_dir != NULL)
+        TRY(embedding_cache_open(&r->embeddings, &(embedding_cache_opts){
+            .dir = opts->cache_dir, .model = opts->model, .encoders_sha256 = opts->encoders_sha256,
+            .device = device_name(opts->dev), .report = opts->report}));
 fail:
     st = comm_agree(opts->grid->replica, st);
     if (st != ST_OK) {
@@ -124,6 +130,7 @@ void renderer_close(renderer *r)
 {
     if (r == NULL) return;
     prompt_free(&r->prompt);
+    embedding_cache_close(r->embeddings);
     vae_decoder_close(r->vae);
     flux_transformer_close(r->transformer);
     stream_close(r->compute);
@@ -421,7 +428,7 @@ static status encode(renderer *r, picture *x)
         TRY(prompt_encode(&r->prompt, &(prompt_opts){
             .model = r->opts.model, .dev = r->opts.dev, .compute = r->compute, .tap = r->tap, .report = r->opts.report,
             .picture = p->id, .prompt = p->prompt, .prompt_2 = p->prompt_2, .n_text = x->n_text, .type = type_of(r),
-            .parity = parity_of(r, x)}));
+            .parity = parity_of(r, x), .cache = r->embeddings}));
         memcpy(r->prompt_key, key, sizeof(key));
     }
 fail:
