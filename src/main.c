@@ -389,6 +389,15 @@ fail:
     return st;
 }
 
+/* What would be rendered, for scripts: a line per picture on stdout, its id first, then size, steps and output. */
+static void list_pictures(const job *j)
+{
+    for (size_t i = 0; i < j->n_pictures; i++) {
+        const job_picture *picture = &j->pictures[i];
+        printf("%s\t%dx%d\t%d steps\t%s\n", picture->id, picture->width, picture->height, picture->steps, picture->output);
+    }
+}
+
 static status run(program *p, status options_st)
 {
     status st = options_st;
@@ -398,6 +407,7 @@ static status run(program *p, status options_st)
     TRY(open_job(p));
     TRY(open_model(p));
     if (p->options.check) {
+        if (speaks(p)) list_pictures(p->job);
         report_line(p->report, "%s: %zu picture%s, model %s: no mistake found", p->options.job_path, p->job->n_pictures,
                     p->job->n_pictures == 1 ? "" : "s", p->job->model);
         return ST_OK;
