@@ -44,8 +44,13 @@ status recipe_make(recipe *out, const job *j, const job_picture *p, const recipe
         noise_json(&p->noise));
     if (object != NULL && p->wrap == WRAP_HORIZONTAL) /* only then: recipes without it keep their hash */
         json_object_set_new(object, "wrap", json_string("horizontal"));
-    if (object != NULL && facts->inputs_sha256 != NULL)
-        json_object_set_new(object, "inputs_sha256", json_string(facts->inputs_sha256));
+    if (object != NULL && facts->n_blocks > 0) json_object_set_new(object, "blocks", json_integer(facts->n_blocks));
+    if (object != NULL && j->parallel.schedule == SCHEDULE_NEIGHBOUR) /* its bits do depend on the ranks */
+        json_object_set_new(object, "schedule", json_string("neighbour"));
+    if (object != NULL && facts->latents_in_sha256 != NULL)
+        json_object_set_new(object, "latents_in_sha256", json_string(facts->latents_in_sha256));
+    if (object != NULL && facts->embeddings_in_sha256 != NULL)
+        json_object_set_new(object, "embeddings_in_sha256", json_string(facts->embeddings_in_sha256));
     char *text = object == NULL ? NULL : json_dumps(object, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
     json_decref(object);
     if (text == NULL) return err_set(ST_NO_MEMORY, "%s: no memory for its recipe", p->id);

@@ -14,7 +14,8 @@ typedef struct recipe_facts {
     const char *device; /* device_name: backend and instruction set */
     int         n_text; /* rows of text */
     int         base_resolution;
-    const char *inputs_sha256; /* of latents_in and embeddings_in; NULL without */
+    int         n_blocks; /* of the transformer that run; 0: all */
+    const char *latents_in_sha256, *embeddings_in_sha256; /* of the files; NULL without */
 } recipe_facts;
 
 typedef struct recipe {
