@@ -97,16 +97,25 @@ slurm_start_node() { # the number of a node
     echo $! >"$slurm_folder/slurmd$1.job"
 }
 
-# Processes that Slurm started here, of node $1 or of all: they know their configuration and their node.
+# Processes that Slurm started here and that have NAME=VALUE in their environment.
 slurm_processes() {
-    local environ pid
-    for environ in /proc/[0-9]*/environ; do
-        pid=${environ#/proc/} pid=${pid%/environ}
-        [ "$pid" != $$ ] || continue
-        { tr '\0' '\n' <"$environ"; } 2>/dev/null | grep -qx "SLURM_CONF=$slurm_folder/slurm.conf" || continue
-        [ $# -eq 0 ] || { tr '\0' '\n' <"$environ"; } 2>/dev/null | grep -qx "SLURMD_NODENAME=$1" || continue
-        echo "$pid"
+    local ours
+    ours=$(grep -lzx "SLURM_CONF=$slurm_folder/slurm.conf" /proc/[0-9]*/environ 2>/dev/null) || true
+    [ -z "$ours" ] || grep -lzx "$1" $ours 2>/dev/null | cut -d/ -f3 || true
+}
+slurm_job_is_gone() { [ -z "$(slurm_processes "SLURM_JOB_ID=$1")" ]; }
+
+# Node $1 dies as when its power fails: daemon, steps, scripts and ranks at once.
+slurm_lose_node() {
+    local pid parent processes steps=()
+    processes=$(slurm_processes "SLURMD_NODENAME=n$1")
+    for pid in $processes; do
+        parent=$(awk '{ print $4 }' "/proc/$pid/stat" 2>/dev/null) || continue
+        [ "$(cat "/proc/$parent/comm" 2>/dev/null)" != slurmstepd ] || steps+=("$parent")
     done
+    # The steps first: they would tell how their processes ended.
+    kill -9 "$(cat "$slurm_folder/slurmd$1.job")" "${steps[@]}" $processes 2>/dev/null || true
+    scontrol update nodename="n$1" state=down reason=lost
 }
 
 slurm_stop() {
@@ -118,6 +127,6 @@ slurm_stop() {
         sleep 0.1
     done
     # Daemons that do not listen, and steps whose slurmd was killed.
-    for pid in "${slurm_pids[@]}" $(slurm_processes); do kill -9 "$pid" 2>/dev/null || true; done
+    for pid in "${slurm_pids[@]}" $(slurm_processes 'SLURMD_NODENAME=.*'); do kill -9 "$pid" 2>/dev/null || true; done
     slurm_folder=
 }
