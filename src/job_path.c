@@ -191,10 +191,19 @@ static const char *normal(job_reader *r, const char *path)
     return out;
 }
 
+/* preview.h */
+static const char *preview_of(job_reader *r, const char *output)
+{
+    char path[PATH_MAX + 16];
+    snprintf(path, sizeof(path), "%.*s.preview.png", (int)(strlen(output) - strlen(".png")), output);
+    const char *kept = job_text(r, path);
+    return kept != NULL ? kept : output;
+}
+
 void job_check_unique(job_reader *r, const job_picture *pictures, size_t n_pictures)
 {
     if (n_pictures == 0) return;
-    claim *claims = calloc(2 * n_pictures, sizeof(*claims));
+    claim *claims = calloc(3 * n_pictures, sizeof(*claims));
     if (claims == NULL) {
         r->out_of_memory = true;
         return;
@@ -207,6 +216,8 @@ void job_check_unique(job_reader *r, const job_picture *pictures, size_t n_pictu
         claims[n++] = (claim){"output file", normal(r, pictures[i].output), &pictures[i]};
         if (pictures[i].latents_out != NULL)
             claims[n++] = (claim){"latents_out file", normal(r, pictures[i].latents_out), &pictures[i]};
+        if (pictures[i].preview_every > 0)
+            claims[n++] = (claim){"preview file", normal(r, preview_of(r, pictures[i].output)), &pictures[i]};
     }
     report_shared(r, claims, n, false);
     free(claims);

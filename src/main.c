@@ -276,16 +276,6 @@ fail:
     return st;
 }
 
-/* Keys that are read and checked, but that this version does nothing with: better said than guessed. */
-static void warn_of_idle_keys(program *p)
-{
-    for (size_t i = 0; i < p->job->n_pictures; i++)
-        if (p->job->pictures[i].preview_every > 0) {
-            report_warn(p->report, "preview_every: this version writes no previews");
-            break;
-        }
-}
-
 /* What a replica has done, and all of them together. */
 typedef struct tally {
     size_t n_failed;
@@ -493,7 +483,6 @@ static status run(program *p, status options_st)
                                     .dev = p->dev, .report = p->report, .out_dir = p->options.out_dir}));
         return ST_OK;
     }
-    warn_of_idle_keys(p);
     TRY(render_all(p));
 fail:
     return st;
