@@ -240,13 +240,15 @@ static status plan_job(program *p)
     for (size_t i = 0; i < p->job->n_pictures; i++) {
         opts.picture = &p->job->pictures[i];
         TRY(comm_agree(p->comm, plan_picture(p, &opts, &made)));
-        const status fits = comm_agree(p->comm, plan_fits(&made, &opts));
+        status fits = plan_fits(&made, &opts);
+        if (fits == ST_NO_MEMORY) p->refused[i] = strdup(err_text()); /* before it names a rank: all find the same */
+        fits = comm_agree(p->comm, fits);
         if (fits != ST_OK && fits != ST_NO_MEMORY) st = fits;
         if (st == ST_OK && (i == n_refused)) p->shape = made.shape;
         plan_free(&made);
         TRY(st);
         if (fits == ST_OK) continue;
-        p->refused[i] = strdup(err_text());
+        if (p->refused[i] == NULL) p->refused[i] = strdup(err_text());
         TRY(comm_agree(p->comm, p->refused[i] != NULL ? ST_OK : err_set(ST_NO_MEMORY, "plans of %zu pictures", p->job->n_pictures)));
         n_refused++;
     }
