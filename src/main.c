@@ -13,6 +13,7 @@
 #include "model_hash.h"
 #include "options.h"
 #include "plan.h"
+#include "recipe_job.h"
 #include "render.h"
 #include "report.h"
 #include "self_check.h"
@@ -243,13 +244,15 @@ static status plan_job(program *p)
     for (size_t i = 0; i < p->job->n_pictures; i++) {
         opts.picture = &p->job->pictures[i];
         TRY(comm_agree(p->comm, plan_picture(p, &opts, &made)));
-        const status fits = comm_agree(p->comm, plan_fits(&made, &opts));
+        status fits = plan_fits(&made, &opts);
+        if (fits == ST_NO_MEMORY) p->refused[i] = strdup(err_text()); /* before it names a rank: all find the same */
+        fits = comm_agree(p->comm, fits);
         if (fits != ST_OK && fits != ST_NO_MEMORY) st = fits;
         if (st == ST_OK && (i == n_refused)) p->shape = made.shape;
         plan_free(&made);
         TRY(st);
         if (fits == ST_OK) continue;
-        p->refused[i] = strdup(err_text());
+        if (p->refused[i] == NULL) p->refused[i] = strdup(err_text());
         TRY(comm_agree(p->comm, p->refused[i] != NULL ? ST_OK : err_set(ST_NO_MEMORY, "plans of %zu pictures", p->job->n_pictures)));
         n_refused++;
     }
@@ -350,6 +353,28 @@ fail:
     return st;
 }
 
+/* --decode: the picture of the job whose recipe is the file's; that of the file's id is tried first. One replica does it. */
+static status decode_file(program *p, report *r, tally *t)
+{
+    status             st = ST_OK;
+    const job_picture *found = NULL;
+    const char        *path = p->options.decode;
+    if (p->grid.index != 0) return ST_OK;
+    TRY(renderer_find(p->renderer, path, &found));
+    st = renderer_decode(p->renderer, found, path);
+    if (st == ST_OK || st == ST_COMM) goto fail;
+    if (st == ST_AGAIN) {
+        tell_stop(found, r);
+        t->stopped = true;
+    } else {
+        tell_failure(found, r);
+        count_failure(t, st, 1);
+    }
+    st = ST_OK;
+fail:
+    return st;
+}
+
 /* Failures of all replicas, told by their leads. */
 static status add_up(program *p, const tally *mine, tally *sum)
 {
@@ -387,15 +412,16 @@ static status render_all(program *p)
         .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0,
         .reverse_order = getenv("DYPE_TEST_REVERSE_BLOCKS") != NULL})));
     signals_hold(true);
-    st = render_share(p, r, &mine);
+    st = p->options.decode != NULL ? decode_file(p, r, &mine) : render_share(p, r, &mine);
+    if (p->options.decode != NULL) st = comm_agree(p->comm, st);
     if (st == ST_OK) st = add_up(p, &mine, &sum);
     signals_hold(false);
     TRY(st);
+    const size_t n_wanted = p->options.decode != NULL ? 1 : p->job->n_pictures;
     if (sum.n_failed > 0)
-        st = err_set(sum.n_failed < p->job->n_pictures ? ST_FAILED : sum.cause, "%zu of %zu pictures failed", sum.n_failed,
-                     p->job->n_pictures);
+        st = err_set(sum.n_failed < n_wanted ? ST_FAILED : sum.cause, "%zu of %zu pictures failed", sum.n_failed, n_wanted);
     if (sum.stopped) st = err_set(ST_AGAIN, "stopped by a signal: run the same command again");
-    report_table(p->report, p->job->n_pictures);
+    report_table(p->report, n_wanted);
 fail:
     report_event(p->report, "end", json_pack("{s:i, s:I, s:I}", "exit_code", (int)st, "failed", (json_int_t)sum.n_failed,
                                              "pictures", (json_int_t)p->job->n_pictures));
@@ -407,8 +433,8 @@ static status compare_options(program *p)
 {
     status st = ST_OK;
     char   text[1024];
-    int    n = snprintf(text, sizeof(text), "--check %d --bench %d --blocks %d", p->options.check, p->options.bench,
-                        p->options.n_blocks);
+    int    n = snprintf(text, sizeof(text), "--check %d --bench %d --decode %d --blocks %d", p->options.check,
+                        p->options.bench, p->options.decode != NULL, p->options.n_blocks);
     for (size_t i = 0; i < p->options.n_only && n < (int)sizeof(text); i++)
         n += snprintf(text + n, sizeof(text) - (size_t)n, " --only %s", p->options.only[i]);
     TRY(comm_same(p->comm, ST_USAGE, "program version", DYPE_VERSION));
@@ -518,6 +544,12 @@ int main(int argc, char **argv)
         printf("dype-dist %s\n", DYPE_VERSION);
         options_close(&p.options);
         return 0;
+    }
+    if (st == ST_OK && p.options.recipe != NULL) {
+        st = recipe_job_print(stdout, p.options.recipe, p.options.model);
+        if (st != ST_OK) fprintf(stderr, "dype-dist: %s\n", err_text());
+        options_close(&p.options);
+        return (int)st;
     }
     if (signals_open() != ST_OK || comm_open(&p.comm, &argc, &argv) != ST_OK) {
         fprintf(stderr, "dype-dist: %s\n", err_text());

@@ -67,3 +67,29 @@ void recipe_free(recipe *r)
     free(r->json);
     r->json = NULL;
 }
+
+static void add_difference(const char *key, const json_t *a, const json_t *b, char *text, size_t size)
+{
+    const size_t used = strlen(text);
+    char        *x = a == NULL ? NULL : json_dumps(a, JSON_COMPACT | JSON_ENCODE_ANY);
+    char        *y = b == NULL ? NULL : json_dumps(b, JSON_COMPACT | JSON_ENCODE_ANY);
+    snprintf(text + used, size - used, "%s%s (%.80s, here %.80s)", used > 0 ? ", " : "", key, x != NULL ? x : "nothing",
+             y != NULL ? y : "nothing");
+    free(x);
+    free(y);
+}
+
+const char *recipe_difference(const char *a, const char *here, char *text, size_t size)
+{
+    json_t       *x = json_loads(a, 0, NULL), *y = json_loads(here, 0, NULL);
+    const char   *key;
+    const json_t *value;
+    text[0] = '\0';
+    json_object_foreach(x, key, value)
+        if (!json_equal(value, json_object_get(y, key))) add_difference(key, value, json_object_get(y, key), text, size);
+    json_object_foreach(y, key, value)
+        if (json_object_get(x, key) == NULL) add_difference(key, NULL, value, text, size);
+    json_decref(x);
+    json_decref(y);
+    return text;
+}

@@ -25,5 +25,7 @@ typedef struct recipe {
 
 status recipe_make(recipe *out, const job *j, const job_picture *p, const recipe_facts *facts);
 void   recipe_free(recipe *r);
+/* The keys in which two recipes differ, with both values: "seed (\"7\", here \"8\"), steps (4, here 8)". Returns text. */
+const char *recipe_difference(const char *a, const char *here, char *text, size_t size);
 
 #endif
