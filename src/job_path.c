@@ -222,3 +222,18 @@ void job_check_unique(job_reader *r, const job_picture *pictures, size_t n_pictu
     report_shared(r, claims, n, false);
     free(claims);
 }
+
+void job_check_sheet(job_reader *r, const char *sheet, const tree_node *node, const job_picture *pictures, size_t n_pictures)
+{
+    const char *path = normal(r, sheet);
+    for (size_t i = 0; i < n_pictures; i++) {
+        const job_picture *p = &pictures[i];
+        const bool         taken = strcmp(path, normal(r, p->output)) == 0 ||
+                           (p->preview_every > 0 && strcmp(path, normal(r, preview_of(r, p->output))) == 0);
+        if (!taken) continue;
+        mistakes_add(&r->m, node->line, node->column,
+                     "contact_sheet: found %.200s, which the picture in line %d writes; allowed: a path of its own", sheet,
+                     p->line);
+        return;
+    }
+}

@@ -9,6 +9,7 @@
 #include "cache_dir.h"
 #include "clerk.h"
 #include "comm.h"
+#include "contact_sheet.h"
 #include "job.h"
 #include "model_hash.h"
 #include "options.h"
@@ -399,6 +400,24 @@ fail:
     return st;
 }
 
+/* On rank 0. With --only: when no picture of the file is missing, so that of many jobs on one file the last one makes it. */
+static status write_sheet(program *p)
+{
+    status     st = ST_OK;
+    const job *j = p->job;
+    if (!speaks(p) || j->contact_sheet == NULL) return ST_OK;
+    for (size_t i = 0; j->n_pictures < j->n_all_pictures && i < j->n_all_pictures; i++)
+        if (access(j->all_pictures[i].output, F_OK) != 0) return ST_OK;
+    report_phase(p->report, "contact sheet", "contact sheet");
+    TRY(contact_sheet_write(j->contact_sheet, j->all_pictures, j->n_all_pictures, p->report));
+    report_line(p->report, "contact sheet: %s", j->contact_sheet);
+    report_event(p->report, "contact_sheet", json_pack("{s:o, s:I}", "path", report_text(j->contact_sheet), "pictures",
+                                                       (json_int_t)j->n_all_pictures));
+fail:
+    report_phase(p->report, NULL, NULL);
+    return st;
+}
+
 /* ST_AGAIN when a signal has left some undone; ST_FAILED when some pictures failed; a cause that all share is told. */
 static status render_all(program *p)
 {
@@ -418,6 +437,9 @@ static status render_all(program *p)
     signals_hold(false);
     TRY(st);
     const size_t n_wanted = p->options.decode != NULL ? 1 : p->job->n_pictures;
+    if (!sum.stopped && p->options.decode == NULL) st = comm_agree(p->comm, write_sheet(p));
+    if (st == ST_COMM) goto fail;
+    if (st != ST_OK) report_warn(p->report, "contact sheet: %s", err_text());
     if (sum.n_failed > 0)
         st = err_set(sum.n_failed < n_wanted ? ST_FAILED : sum.cause, "%zu of %zu pictures failed", sum.n_failed, n_wanted);
     if (sum.stopped) st = err_set(ST_AGAIN, "stopped by a signal: run the same command again");
