@@ -22,7 +22,7 @@
 #include "processes.h"
 #include "tiny_model.h"
 
-enum { LIMIT_S = 120, STEPS = 20, DISK_BYTES = 8 << 20, PAGE = 4096 };
+enum { LIMIT_S = 120, STEPS = 40, DISK_BYTES = 8 << 20, PAGE = 4096 };
 #ifdef WITH_MPI
 enum { N_RANKS = 2 };
 #else
@@ -46,7 +46,7 @@ static void write_job(int every)
 {
     char text[2048];
     snprintf(text, sizeof(text), "model: model\noutput: '{name}.png'\nprecision: fp32\ncheckpoint: {every: %d}\n"
-             "pictures: [{name: a, prompt: 'a lake', steps: %d, max_sequence_length: 45, width: 512, height: 512}]\n", every, STEPS);
+             "pictures: [{name: a, prompt: 'a lake', steps: %d, max_sequence_length: 45, width: 320, height: 256}]\n", every, STEPS);
     assert_int_equal(tempdir_write(in_dir("job.yaml"), text), ST_OK);
 }
 
@@ -61,12 +61,15 @@ static const char *arguments_of(const char *folder)
 static void fill(int64_t leave)
 {
     struct statvfs disk;
-    char           page[PAGE];
+    static char    page[64 * PAGE];
     memset(page, 'x', sizeof(page));
     const int fd = open(in_dir("disk/filler"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     assert_true(fd >= 0);
-    do assert_int_equal(statvfs(in_dir("disk"), &disk), 0);
-    while ((int64_t)(disk.f_bavail * disk.f_frsize) > leave && write(fd, page, sizeof(page)) > 0);
+    for (;;) {
+        assert_int_equal(statvfs(in_dir("disk"), &disk), 0);
+        const int64_t too_much = (int64_t)(disk.f_bavail * disk.f_frsize) - leave;
+        if (too_much <= 0 || write(fd, page, too_much > (int64_t)sizeof(page) ? sizeof(page) : PAGE) <= 0) break;
+    }
     close(fd);
 }
 
@@ -137,9 +140,9 @@ static void full_before_it_begins(void **state)
     }
     /* Room for journal and lock, too little for the picture: told before the steps. */
     empty_the_disk();
-    fill(100 * PAGE);
+    fill(20 * PAGE);
     program_start(&run, dir, NULL, N_RANKS, LIMIT_S, arguments_of("disk"));
-    if (run.exit_code != ST_OUTPUT || strstr(run.output, "a.png: no room: 0.4 MB are free there, the picture needs about ") == NULL ||
+    if (run.exit_code != ST_OUTPUT || strstr(run.output, "a.png: no room: 0.1 MB are free there, the picture needs about ") == NULL ||
         strstr(run.output, "step 1/") != NULL)
         fail_msg("exit code %d\n%s", run.exit_code, run.output);
     program_run_free(&run);
