@@ -249,7 +249,8 @@ static status plan_job(program *p)
         TRY(st);
         if (fits == ST_OK) continue;
         if (p->refused[i] == NULL) p->refused[i] = strdup(err_text());
-        TRY(comm_agree(p->comm, p->refused[i] != NULL ? ST_OK : err_set(ST_NO_MEMORY, "plans of %zu pictures", p->job->n_pictures)));
+        if (p->refused[i] == NULL) st = err_set(ST_NO_MEMORY, "plans of %zu pictures", p->job->n_pictures);
+        TRY(comm_agree(p->comm, st));
         n_refused++;
     }
     for (size_t i = 0; i < p->job->n_pictures; i++) {
