@@ -74,7 +74,7 @@ static void print_memory(const plan *p, report *r)
     report_line(r, "   decode, anonymous");
     print_parts(&a->decode, two ? &b->decode : NULL, r);
     report_line(r, "   all the time, anonymous");
-    print_line(r, "latent and text rows of rank 0", a->host_bytes, b->host_bytes, two);
+    print_line(r, "latents and text rows on the host", a->host_bytes, b->host_bytes, two);
     print_line(r, "kernels' scratch, about", a->scratch_bytes, b->scratch_bytes, two);
     print_line(r, "largest at once, anonymous", a->anonymous, b->anonymous, two);
     report_line(r, "   shared memory: none but MPI's own");
