@@ -31,8 +31,9 @@ struct journal {
 };
 
 static const char *const names[JOURNAL_N_STATES] = {
-    [JOURNAL_NONE] = "none",     [JOURNAL_QUEUED] = "queued",     [JOURNAL_ENCODING] = "encoding", [JOURNAL_DENOISING] = "denoising",
-    [JOURNAL_LATENT] = "latent", [JOURNAL_DECODING] = "decoding", [JOURNAL_DONE] = "done",         [JOURNAL_FAILED] = "failed"};
+    [JOURNAL_NONE] = "none",           [JOURNAL_QUEUED] = "queued", [JOURNAL_ENCODING] = "encoding",
+    [JOURNAL_DENOISING] = "denoising", [JOURNAL_LATENT] = "latent", [JOURNAL_DECODING] = "decoding",
+    [JOURNAL_DONE] = "done",           [JOURNAL_FAILED] = "failed"};
 
 const char *journal_state_name(journal_state state)
 {

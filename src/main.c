@@ -67,6 +67,14 @@ static int choose_threads(const program *p)
     return n;
 }
 
+/* Of a core, for each thread: bound ranks have the cores of their mask, others share the machine's. */
+static double core_share(const program *p)
+{
+    const bool   bound = allowed_cores() < (int)sysconf(_SC_NPROCESSORS_ONLN);
+    const double share = (double)allowed_cores() / (p->n_threads * (bound ? 1 : comm_local_size(p->comm)));
+    return share < 1 ? share : 1;
+}
+
 static status open_job(program *p)
 {
     status     st = ST_OK;
@@ -210,9 +218,10 @@ static status open_machine(program *p, int n_ranks)
     const double       budget_s = p->options.plan ? 1.0 : 0.3;
     const job_picture *picture = &p->job->pictures[0];
     const int32_t      rows = picture->width / 16 * (picture->height / 16) / n_ranks;
+    const machine_load load = {.n_threads = p->n_threads, .core_share = core_share(p)};
     if (p->options.plan_for != NULL) return comm_agree(p->comm, machine_named(&p->machine, p->options.plan_for));
     if (!p->options.plan && !worth_measuring(p)) return ST_OK;
-    return machine_measure(&p->machine, p->comm, p->dev, p->model, p->job->precision, rows, rows, budget_s);
+    return machine_measure(&p->machine, p->comm, p->dev, p->model, p->job->precision, rows, rows, &load, budget_s);
 }
 
 /* The plan of one picture: told, and whether it fits. */
@@ -254,7 +263,8 @@ static status plan_job(program *p)
         TRY(st);
         if (fits == ST_OK) continue;
         if (p->refused[i] == NULL) p->refused[i] = strdup(err_text());
-        TRY(comm_agree(p->comm, p->refused[i] != NULL ? ST_OK : err_set(ST_NO_MEMORY, "plans of %zu pictures", p->job->n_pictures)));
+        if (p->refused[i] == NULL) st = err_set(ST_NO_MEMORY, "plans of %zu pictures", p->job->n_pictures);
+        TRY(comm_agree(p->comm, st));
         n_refused++;
     }
     for (size_t i = 0; i < p->job->n_pictures; i++) {

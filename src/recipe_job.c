@@ -90,8 +90,10 @@ static void name_of(const char *path, char name[NAME_BYTES_MAX + 1])
     const char  *slash = strrchr(path, '/'), *base = slash == NULL ? path : slash + 1, *dot = strrchr(base, '.');
     const size_t all = dot == NULL || dot == base ? strlen(base) : (size_t)(dot - base);
     const size_t n = all < NAME_BYTES_MAX ? all : NAME_BYTES_MAX;
-    for (size_t i = 0; i < n; i++)
-        name[i] = (isalnum((unsigned char)base[i]) && (unsigned char)base[i] < 0x80) || strchr("._-", base[i]) != NULL ? base[i] : '_';
+    for (size_t i = 0; i < n; i++) {
+        const unsigned char c = (unsigned char)base[i];
+        name[i] = (c < 0x80 && isalnum(c)) || strchr("._-", c) != NULL ? base[i] : '_';
+    }
     name[n] = '\0';
     if (name[strspn(name, ".")] == '\0') snprintf(name, NAME_BYTES_MAX + 1, "picture");
 }

@@ -207,7 +207,9 @@ status renderer_find(renderer *r, const char *path, const job_picture **found)
             if (same) named = i;
         }
     if (!same && named >= 0) TRY(compare_recipe(r, &j->pictures[named], &saved, path, true, &same));
-    if (!same) st = err_set(ST_BAD_JOB, "%s: it is of %s, and no picture of %s has its recipe", path, speaks(r) ? saved.picture : "", j->path);
+    if (!same)
+        st = err_set(ST_BAD_JOB, "%s: it is of %s, and no picture of %s has its recipe", path,
+                     speaks(r) ? saved.picture : "another", j->path);
     TRY(agree(r, st));
     *found = &j->pictures[named];
 fail:
@@ -674,7 +676,8 @@ static status stop_if_asked(renderer *r, picture *x, const char *after)
     TRY(comm_min_int(r->comm, &go_on));
     if (go_on) return ST_OK;
     if (x->keeper != NULL) keeper_stop(x->keeper);
-    if (noted != NULL) st = err_set(ST_AGAIN, "%s: stopped by %s after %s: the same command goes on from there", x->job->id, noted, after);
+    if (noted != NULL)
+        st = err_set(ST_AGAIN, "%s: stopped by %s after %s: the same command goes on from there", x->job->id, noted, after);
     st = agree(r, st); /* whoever heard it says so */
 fail:
     return st;

@@ -1,6 +1,6 @@
-/* Signals that ask a job to stop: SIGTERM and SIGINT (mpirun forwards them and kills its ranks about a second later;
- * srun and kill send them directly), SIGUSR1 (a batch system's warning ahead of the time limit). They are blocked in all threads; one
- * thread waits for them. Outside of hold they do what they do in any program. While held:
+/* Signals that ask a job to stop: SIGTERM and SIGINT (mpirun makes SIGTERM of both and kills its ranks about a second
+ * later; srun and kill send them directly), SIGUSR1 (a batch system's warning ahead of the time limit). They are blocked in
+ * all threads; one thread waits for them. Outside of hold they do what they do in any program. While held:
  *
  *   SIGTERM, SIGINT   are noted, and whoever is `urgent` is called at once, in the waiting thread
  *   SIGUSR1           is noted
