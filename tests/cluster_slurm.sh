@@ -42,12 +42,12 @@ expect_done() {
     cmp "$2/$2.png" "alone/$2.png" || fail "$2: another picture than the unbroken run's"
 }
 # After a requeue Slurm lets two minutes pass, so that the last start's end cannot be taken for the next one's. Nobody waits
-# here: a second after the last process of the job is gone, it starts.
+# here: a second after the last process of the job is gone, it starts; with time enough, so that it is not warned again.
 start_again() {
     await 30 is "$1" PENDING || { fail "job $1 was not requeued: $(state "$1")"; return 0; }
     await 30 slurm_job_is_gone "$1" || fail "job $1: processes stay"
     sleep 1
-    scontrol update jobid="$1" StartTime=now
+    scontrol update jobid="$1" TimeLimit=10 StartTime=now
     await 30 started_again "$1" || fail "job $1 does not start: $(scontrol show job "$1" | grep -oE 'Reason=[A-Za-z_]+')"
 }
 started_again() { ! is "$1" PENDING; }
