@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "cache_dir.h"
 #include "clerk.h"
 #include "comm.h"
+#include "contact_sheet.h"
 #include "job.h"
 #include "model_hash.h"
 #include "options.h"
@@ -36,7 +38,8 @@ typedef struct program {
     device  *dev;
     dump    *dump;
     renderer *renderer;
-    char     model_sha256[MODEL_HASH_TEXT];
+    char    *cache_dir; /* NULL: none */
+    model_digest digest;
     double   hashing_told;
     char     dump_dir[4096];
 } program;
@@ -101,10 +104,12 @@ static status hash_model(program *p)
 {
     status st = ST_OK;
     p->hashing_told = report_now();
-    if (speaks(p))
-        st = model_hash(p->model_sha256, p->model, &(model_hash_opts){.progress = show_hashing, .context = p});
+    st = cache_dir_find(&p->cache_dir, p->options.cache_dir);
+    if (st == ST_OK && speaks(p))
+        st = model_hash(&p->digest, p->model, &(model_hash_opts){.progress = show_hashing, .context = p,
+                                                                 .cache_dir = p->cache_dir});
     TRY(comm_agree(p->comm, st));
-    TRY(comm_bcast(p->comm, 0, p->model_sha256, sizeof(p->model_sha256)));
+    TRY(comm_bcast(p->comm, 0, &p->digest, sizeof(p->digest)));
 fail:
     return st;
 }
@@ -160,7 +165,7 @@ static void greet(program *p)
     report_event(p->report, "start", json_pack("{s:s, s:o, s:o, s:s, s:i, s:s, s:I}", "version", DYPE_VERSION, "job",
                                                report_text(p->options.job_path), "model", report_text(p->job->model),
                                                "model_sha256",
-                                               p->model_sha256, "n_ranks", n_ranks, "device", device_name(p->dev),
+                                               p->digest.whole, "n_ranks", n_ranks, "device", device_name(p->dev),
                                                "n_pictures", (json_int_t)p->job->n_pictures));
 }
 
@@ -285,16 +290,6 @@ fail:
     return st;
 }
 
-/* Keys that are read and checked, but that this version does nothing with: better said than guessed. */
-static void warn_of_idle_keys(program *p)
-{
-    for (size_t i = 0; i < p->job->n_pictures; i++)
-        if (p->job->pictures[i].preview_every > 0) {
-            report_warn(p->report, "preview_every: this version writes no previews");
-            break;
-        }
-}
-
 /* What a replica has done, and all of them together. */
 typedef struct tally {
     size_t n_failed;
@@ -415,6 +410,24 @@ fail:
     return st;
 }
 
+/* On rank 0. With --only: when no picture of the file is missing, so that of many jobs on one file the last one makes it. */
+static status write_sheet(program *p)
+{
+    status     st = ST_OK;
+    const job *j = p->job;
+    if (!speaks(p) || j->contact_sheet == NULL) return ST_OK;
+    for (size_t i = 0; j->n_pictures < j->n_all_pictures && i < j->n_all_pictures; i++)
+        if (access(j->all_pictures[i].output, F_OK) != 0) return ST_OK;
+    report_phase(p->report, "contact sheet", "contact sheet");
+    TRY(contact_sheet_write(j->contact_sheet, j->all_pictures, j->n_all_pictures, p->report));
+    report_line(p->report, "contact sheet: %s", j->contact_sheet);
+    report_event(p->report, "contact_sheet", json_pack("{s:o, s:I}", "path", report_text(j->contact_sheet), "pictures",
+                                                       (json_int_t)j->n_all_pictures));
+fail:
+    report_phase(p->report, NULL, NULL);
+    return st;
+}
+
 /* ST_AGAIN when a signal has left some undone; ST_FAILED when some pictures failed; a cause that all share is told. */
 static status render_all(program *p)
 {
@@ -422,9 +435,9 @@ static status render_all(program *p)
     report *r = p->lead_report != NULL ? p->lead_report : p->report;
     tally   mine = {0}, sum = {0};
     TRY(comm_agree(p->comm, renderer_open(&p->renderer, &(renderer_opts){
-        .job = p->job, .model = p->model, .model_sha256 = p->model_sha256, .grid = &p->grid, .dev = p->dev,
-        .report = r, .dump = p->dump, .overwrite = p->options.overwrite,
-        .refused = (const char *const *)p->refused,
+        .job = p->job, .model = p->model, .model_sha256 = p->digest.whole, .encoders_sha256 = p->digest.encoders,
+        .cache_dir = p->cache_dir, .grid = &p->grid, .dev = p->dev, .report = r, .dump = p->dump,
+        .overwrite = p->options.overwrite, .refused = (const char *const *)p->refused,
         .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0,
         .reverse_order = getenv("DYPE_TEST_REVERSE_BLOCKS") != NULL})));
     signals_hold(true);
@@ -434,6 +447,9 @@ static status render_all(program *p)
     signals_hold(false);
     TRY(st);
     const size_t n_wanted = p->options.decode != NULL ? 1 : p->job->n_pictures;
+    if (!sum.stopped && p->options.decode == NULL) st = comm_agree(p->comm, write_sheet(p));
+    if (st == ST_COMM) goto fail;
+    if (st != ST_OK) report_warn(p->report, "contact sheet: %s", err_text());
     if (sum.n_failed > 0)
         st = err_set(sum.n_failed < n_wanted ? ST_FAILED : sum.cause, "%zu of %zu pictures failed", sum.n_failed, n_wanted);
     if (sum.stopped) st = err_set(ST_AGAIN, "stopped by a signal: run the same command again");
@@ -489,6 +505,15 @@ fail:
     return st;
 }
 
+/* What would be rendered, for scripts: a line per picture on stdout, its id first, then size, steps and output. */
+static void list_pictures(const job *j)
+{
+    for (size_t i = 0; i < j->n_pictures; i++) {
+        const job_picture *picture = &j->pictures[i];
+        printf("%s\t%dx%d\t%d steps\t%s\n", picture->id, picture->width, picture->height, picture->steps, picture->output);
+    }
+}
+
 static status run(program *p, status options_st)
 {
     status st = options_st;
@@ -498,6 +523,7 @@ static status run(program *p, status options_st)
     TRY(open_job(p));
     TRY(open_model(p));
     if (p->options.check) {
+        if (speaks(p)) list_pictures(p->job);
         report_line(p->report, "%s: %zu picture%s, model %s: no mistake found", p->options.job_path, p->job->n_pictures,
                     p->job->n_pictures == 1 ? "" : "s", p->job->model);
         return ST_OK;
@@ -511,11 +537,10 @@ static status run(program *p, status options_st)
     TRY(open_dump(p));
     greet(p);
     if (p->options.bench) {
-        TRY(bench_run(&(bench_opts){.job = p->job, .model = p->model, .model_sha256 = p->model_sha256, .world = p->comm,
+        TRY(bench_run(&(bench_opts){.job = p->job, .model = p->model, .model_sha256 = p->digest.whole, .world = p->comm,
                                     .dev = p->dev, .report = p->report, .out_dir = p->options.out_dir}));
         return ST_OK;
     }
-    warn_of_idle_keys(p);
     TRY(render_all(p));
 fail:
     return st;
@@ -535,6 +560,7 @@ static void close_all(program *p)
     if (speaks(p)) watchdog_listen(p->comm, NULL, NULL);
     report_close(p->report);
     options_close(&p->options);
+    free(p->cache_dir);
 }
 
 int main(int argc, char **argv)

@@ -24,6 +24,7 @@ enum {
     OPT_THREADS,
     OPT_OVERWRITE,
     OPT_LOG_JSON,
+    OPT_CACHE,
     OPT_QUIET,
     OPT_DUMP,
     OPT_BLOCKS,
@@ -55,6 +56,7 @@ static const struct {
     {"threads", "N", OPT_THREADS, "threads per rank, instead of cores / ranks on the node"},
     {"overwrite", NULL, OPT_OVERWRITE, "replace outputs, instead of keeping the old one as NAME.N.png"},
     {"log-json", "FILE", OPT_LOG_JSON, "append events as one JSON object per line"},
+    {"cache", "DIR", OPT_CACHE, "where prompts and digests are kept, instead of ~/.cache/dype-dist; none: nowhere"},
     {"quiet", NULL, OPT_QUIET, "no progress; only warnings and errors"},
     {"dump", "NAME", OPT_DUMP, "save the tensor of that name, such as dit.12.attn_out@3 (may repeat)"},
     {"blocks", "N", OPT_BLOCKS, "run only the first N transformer blocks"},
@@ -205,6 +207,9 @@ static status read_option(options *o, int id, const char *name, const char *valu
         break;
     case OPT_LOG_JSON:
         o->log_json = value;
+        break;
+    case OPT_CACHE:
+        o->cache_dir = value;
         break;
     case OPT_ONLY:
         o->only[o->n_only++] = value;

@@ -28,6 +28,7 @@ typedef struct options {
     const char *model; /* NULL unless given, as the two below */
     const char *out_dir;
     const char *log_json;
+    const char *cache_dir; /* "none": no cache */
     const char **only; /* names or ids of pictures */
     size_t n_only;     /* 0 = all */
     const char **dump; /* names of tensors */

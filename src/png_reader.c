@@ -59,47 +59,79 @@ static status read_head(png_facts *f, png_reader *r, const char *key)
     return take_note(f, r, key);
 }
 
-/* libpng jumps back here. */
-static status read_rows(png_facts *f, png_reader *r)
+/* To the hash, or to a taker. libpng jumps back here. */
+static status read_rows(const png_facts *f, png_reader *r, const png_taker *taker)
 {
     const size_t row_bytes = (size_t)f->width * 3;
     r->row = malloc(row_bytes);
     if (r->row == NULL) return err_set(ST_NO_MEMORY, "%s: a row of %zu bytes", r->path, row_bytes);
-    r->failed = sha256_open(&r->hash);
-    if (r->failed != ST_OK) return r->failed;
     if (setjmp(png_jmpbuf(r->png)) != 0) return err_set(r->bad, "%s: %s", r->path, r->message);
     for (int32_t y = 0; y < f->height && r->failed == ST_OK; y++) {
         png_read_row(r->png, r->row, NULL);
-        r->failed = sha256_add(r->hash, r->row, row_bytes);
+        if (taker != NULL)
+            taker->row(taker->context, r->row);
+        else
+            r->failed = sha256_add(r->hash, r->row, row_bytes);
     }
-    if (r->failed != ST_OK) return r->failed;
-    png_read_end(r->png, NULL);
-    r->failed = sha256_finish(r->hash, f->pixels_sha256);
-    r->hash = NULL;
+    if (r->failed == ST_OK) png_read_end(r->png, NULL);
     return r->failed;
+}
+
+static status hash_rows(png_facts *f, png_reader *r)
+{
+    status st = ST_OK;
+    TRY(sha256_open(&r->hash));
+    TRY(read_rows(f, r, NULL));
+    st = sha256_finish(r->hash, f->pixels_sha256);
+    r->hash = NULL;
+fail:
+    return st;
+}
+
+static status open_reader(png_reader *r, const char *path, status bad)
+{
+    *r = (png_reader){.path = path, .bad = bad, .file = fopen(path, "rbe")};
+    if (r->file == NULL) return err_set(bad, "%s: %s", path, strerror(errno));
+    r->png = png_create_read_struct(PNG_LIBPNG_VER_STRING, r, on_error, on_warning);
+    if (r->png != NULL) r->info = png_create_info_struct(r->png);
+    return r->info != NULL ? ST_OK : err_set(ST_NO_MEMORY, "%s: libpng does not start", path);
+}
+
+static void close_reader(png_reader *r)
+{
+    free(r->row);
+    sha256_close(r->hash);
+    if (r->png != NULL) png_destroy_read_struct(&r->png, &r->info, NULL);
+    if (r->file != NULL) fclose(r->file);
 }
 
 status png_reader_read(png_facts *out, const char *path, const char *key, int head_only, status bad)
 {
     status     st = ST_OK;
     png_facts  f = {0};
-    png_reader r = {.path = path, .bad = bad, .file = fopen(path, "rbe")};
-    if (r.file == NULL) return err_set(bad, "%s: %s", path, strerror(errno));
-    r.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &r, on_error, on_warning);
-    if (r.png != NULL) r.info = png_create_info_struct(r.png);
-    if (r.info == NULL) {
-        st = err_set(ST_NO_MEMORY, "%s: libpng does not start", path);
-        goto fail;
-    }
+    png_reader r;
+    TRY(open_reader(&r, path, bad));
     TRY(read_head(&f, &r, key));
-    if (!head_only) TRY(read_rows(&f, &r));
+    if (!head_only) TRY(hash_rows(&f, &r));
     *out = f;
     f.note = NULL;
 fail:
     free(f.note);
-    free(r.row);
-    sha256_close(r.hash);
-    if (r.png != NULL) png_destroy_read_struct(&r.png, &r.info, NULL);
-    fclose(r.file);
+    close_reader(&r);
+    return st;
+}
+
+status png_reader_take(const char *path, const png_taker *taker, status bad)
+{
+    status     st = ST_OK;
+    png_facts  f = {0};
+    png_reader r;
+    TRY(open_reader(&r, path, bad));
+    TRY(read_head(&f, &r, ""));
+    TRY(taker->begin(taker->context, f.width, f.height));
+    TRY(read_rows(&f, &r, taker));
+fail:
+    free(f.note);
+    close_reader(&r);
     return st;
 }

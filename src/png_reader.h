@@ -17,4 +17,14 @@ typedef struct png_facts {
  * head is read, and pixels_sha256 left empty, where `head_only`. */
 status png_reader_read(png_facts *out, const char *path, const char *key, int head_only, status bad);
 
+/* Who takes the pixels of a PNG: its size, then its RGB rows from top to bottom; rgb is lent for the call. */
+typedef struct png_taker {
+    void *context;
+    status (*begin)(void *context, int32_t width, int32_t height);
+    void (*row)(void *context, const uint8_t *rgb);
+} png_taker;
+
+/* The same checks; a status of begin is passed on. */
+status png_reader_take(const char *path, const png_taker *taker, status bad);
+
 #endif

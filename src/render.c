@@ -7,11 +7,13 @@
 
 #include "arena.h"
 #include "checkpoint.h"
+#include "embedding_cache.h"
 #include "flux_transformer.h"
 #include "keeper.h"
 #include "latents_file.h"
 #include "noise.h"
 #include "png_writer.h"
+#include "preview.h"
 #include "prompt.h"
 #include "recipe.h"
 #include "rng.h"
@@ -30,8 +32,11 @@ struct renderer {
     stream           *compute;
     flux_transformer *transformer;
     vae_decoder      *vae;
+    embedding_cache  *embeddings; /* rank 0; NULL: none */
     prompt_rows       prompt; /* rank 0: of the last picture, for others with the same prompt */
     char              prompt_key[SHA256_HEX];
+    preview_map       preview_map;
+    bool              has_preview_map;
 };
 
 /* One picture on its way. */
@@ -52,6 +57,8 @@ typedef struct picture {
     void              *velocity; /* device: the same in the activations' type */
     size_t            *bytes_of_ranks; /* of the latents that each rank owns */
     float             *own;      /* host: this rank's latents, on their way to or from rank 0 */
+    preview           *preview;  /* NULL: none is wanted, or can be made */
+    void              *own_velocity; /* host: this rank's, for it */
     float             *packed;   /* rank 0: the gathered latent [n_image, channels], unless the keeper has it */
     const float       *latent;   /* rank 0: the finished one, lent */
     char               latents_sha256[SHA256_HEX], pixels_sha256[SHA256_HEX];
@@ -63,6 +70,7 @@ typedef struct picture {
 
 static status begin(renderer *r, picture *x);
 static status claim(renderer *r, picture *x, bool redo);
+static status prepare_preview(renderer *r, picture *x);
 static status encode(renderer *r, picture *x);
 static status prepare(renderer *r, picture *x);
 static status draw_noise(renderer *r, picture *x);
@@ -81,6 +89,7 @@ status renderer_picture(renderer *r, const job_picture *p)
     TRY(claim(r, &x, false)); /* lock and journal: what earlier runs have left of it */
     if (x.found.stage == KEPT_PICTURE) goto fail;
     if (x.found.stage != KEPT_LATENT) {
+        TRY(prepare_preview(r, &x)); /* colours of latents, once per model */
         TRY(encode(r, &x));     /* prompt -> T5 rows and CLIP vector, on rank 0 */
         TRY(prepare(r, &x));    /* text rows to their owners, modulation of all steps */
         TRY(draw_noise(r, &x)); /* each rank its own rows, or those of a checkpoint */
@@ -124,6 +133,10 @@ status renderer_open(renderer **out, const renderer_opts *opts)
     TRY(vae_decoder_open(&r->vae, &(vae_decoder_opts){
         .model = opts->model, .comm = r->comm, .dev = opts->dev, .compute = r->compute, .tap = r->tap,
         .type = opts->job->precision}));
+    if (speaks(r) && opts->cache_dir != NULL)
+        TRY(embedding_cache_open(&r->embeddings, &(embedding_cache_opts){
+            .dir = opts->cache_dir, .model = opts->model, .encoders_sha256 = opts->encoders_sha256,
+            .device = device_name(opts->dev), .report = opts->report}));
 fail:
     st = comm_agree(opts->grid->replica, st);
     if (st != ST_OK) {
@@ -138,6 +151,7 @@ void renderer_close(renderer *r)
 {
     if (r == NULL) return;
     prompt_free(&r->prompt);
+    embedding_cache_close(r->embeddings);
     vae_decoder_close(r->vae);
     flux_transformer_close(r->transformer);
     stream_close(r->compute);
@@ -461,6 +475,7 @@ static void tell_waiting(void *context)
 /* Done already: said, and logged like one that is rendered. */
 static void tell_done(renderer *r, const picture *x)
 {
+    if (x->job->preview_every > 0) preview_remove(x->job->output);
     report_line(r->opts.report, "%s: done already: %s", x->job->id, x->job->output);
     report_picture(r->opts.report, x->job->id, "done already", "");
     report_event(r->opts.report, "picture", json_pack(
@@ -494,6 +509,35 @@ fail:
     return st;
 }
 
+/* A picture is rendered without previews rather than not at all. */
+static status prepare_preview(renderer *r, picture *x)
+{
+    status             st = ST_OK;
+    const job_picture *p = x->job;
+    const row_range    rows = geometry_split(x->n_text, x->geometry.n_image, comm_size(r->comm), comm_rank(r->comm));
+    const size_t       n = (size_t)rows.n_image * (size_t)r->opts.model->flux.in_channels;
+    if (p->preview_every == 0) return ST_OK;
+    report_phase(r->opts.report, p->id, "preview");
+    if (!r->has_preview_map)
+        TRY(preview_map_get(&r->preview_map, &(preview_map_opts){
+            .model = r->opts.model, .model_sha256 = r->opts.model_sha256, .cache_dir = r->opts.cache_dir, .comm = r->comm,
+            .dev = r->opts.dev, .compute = r->compute, .type = type_of(r)}));
+    r->has_preview_map = true;
+    st = preview_open(&x->preview, &(preview_opts){.map = &r->preview_map, .comm = r->comm, .geometry = &x->geometry,
+                                                   .n_text = x->n_text, .picture = p->id, .output = p->output,
+                                                   .report = r->opts.report});
+    x->own_velocity = malloc(n * dtype_bytes(type_of(r)) + 1);
+    if (st == ST_OK && x->own_velocity == NULL) st = err_set(ST_NO_MEMORY, "%s: velocity of %d rows", p->id, rows.n_image);
+    st = agree(r, st);
+fail:
+    if (st == ST_OK || st == ST_COMM) return st;
+    preview_close(x->preview);
+    x->preview = NULL;
+    report_warn(r->opts.report, "%s: no previews: %s", p->id, err_text());
+    err_clear();
+    return ST_OK;
+}
+
 static status encode(renderer *r, picture *x)
 {
     status             st = ST_OK;
@@ -525,7 +569,7 @@ static status encode(renderer *r, picture *x)
         TRY(prompt_encode(&r->prompt, &(prompt_opts){
             .model = r->opts.model, .dev = r->opts.dev, .compute = r->compute, .tap = r->tap, .report = r->opts.report,
             .picture = p->id, .prompt = p->prompt, .prompt_2 = p->prompt_2, .n_text = x->n_text, .type = type_of(r),
-            .parity = parity_of(r, x)}));
+            .parity = parity_of(r, x), .cache = r->embeddings}));
         memcpy(r->prompt_key, key, sizeof(key));
     }
 fail:
@@ -653,6 +697,19 @@ fail:
     return st;
 }
 
+static status show(renderer *r, picture *x, int step)
+{
+    const schedule_step *s = &x->schedule->steps[step];
+    const size_t         n = (size_t)flux_transformer_rows(r->transformer).n_image * (size_t)r->opts.model->flux.in_channels;
+    status               st = ST_OK;
+    if (n > 0) st = stream_copy_out(r->compute, x->own_velocity, x->velocity, n * dtype_bytes(type_of(r)));
+    if (st == ST_OK) st = stream_sync(r->compute);
+    TRY(agree(r, st));
+    TRY(preview_write(x->preview, x->own, x->own_velocity, type_of(r), s->sigma + s->dt, step + 1, x->job->steps));
+fail:
+    return st;
+}
+
 static status denoise(renderer *r, picture *x, int step)
 {
     status               st = ST_OK;
@@ -682,6 +739,7 @@ static status denoise(renderer *r, picture *x, int step)
         x->loop_cpu_s += cpu_seconds();
     }
     report_step(r->opts.report, x->job->id, step + 1, x->job->steps, s->sigma);
+    if (x->preview != NULL && (step + 1) % x->job->preview_every == 0 && step + 1 < x->job->steps) TRY(show(r, x, step));
     if (x->keeps) TRY(keep(r, x, step + 1));
 fail:
     return st;
@@ -821,6 +879,7 @@ static status finish(renderer *r, picture *x)
     for (int rank = 0; rank < n_ranks; rank++) bytes[rank] = sizeof(mine);
     TRY(comm_gather(r->comm, 0, &mine, bytes, all));
     if (!speaks(r)) goto fail;
+    if (x->job->preview_every > 0) preview_remove(x->job->output);
     json_t *ranks = json_array();
     for (int rank = 0; rank < n_ranks; rank++)
         json_array_append_new(ranks, json_pack("{s:i, s:i, s:I, s:I, s:I, s:f, s:f}", "rows", all[rank].n_rows, "text_rows",
@@ -853,6 +912,8 @@ static void end(renderer *r, picture *x, status st)
     free(x->tables);
     free(x->bytes_of_ranks);
     free(x->own);
+    free(x->own_velocity);
+    preview_close(x->preview);
     free(x->packed);
     free(x->found.latents);
     report_phase(r->opts.report, NULL, NULL);

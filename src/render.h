@@ -15,6 +15,8 @@ typedef struct renderer_opts {
     const job   *job; /* borrowed, as all below */
     const model *model;
     const char  *model_sha256;
+    const char  *encoders_sha256; /* model_hash.h */
+    const char  *cache_dir;       /* cache_dir.h; NULL: none */
     const comm_grid *grid;
     device      *dev;
     report      *report;

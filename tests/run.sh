@@ -19,6 +19,7 @@ source cmake/mpi.sh
 export ASAN_OPTIONS=fast_unwind_on_malloc=0 LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0
 export UBSAN_OPTIONS=print_stacktrace=1
 passed=0 failed=0 not_run=()
+cmake/packages.sh cluster || echo "no Slurm: its test says so" >&2
 
 # build FOLDER cmake-option...: a build that fails counts as one failed test, and the rest goes on.
 build() {
