@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "atomic_file.h"
+
 enum { WIDE = 420, HIGH = 300, LEFT = 56, TOP = 40, PANEL = 520, CANVAS_W = 2 * PANEL, CANVAS_H = 420 };
 
 /* One curve: a kind of grid and schedule. */
@@ -25,6 +27,8 @@ static int curve_of(const bench_row *row)
 static status open_file(FILE **out, char *path, size_t size, const char *dir, const char *name, const char *ending)
 {
     snprintf(path, size, "%s/scaling-%s.%s", dir != NULL ? dir : ".", name, ending);
+    const status st = atomic_file_make_folder(path);
+    if (st != ST_OK) return st;
     *out = fopen(path, "we");
     return *out != NULL ? ST_OK : err_set(ST_OUTPUT, "%s: %s", path, strerror(errno));
 }

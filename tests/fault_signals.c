@@ -179,7 +179,7 @@ static void signals_to_the_ranks(void **state)
             fail_msg("%s: exit code %d\n%s", strsignal(signals[i]), b.run.exit_code, b.run.output);
         if (strstr(b.run.output, "pictures: 1 stopped, 1 not begun") == NULL) fail_msg("%s", b.run.output);
         program_run_free(&b.run);
-        expect_goes_on("direct", "any.yaml", 1 + (int)program_draw(20 + i, 3));
+        if (program_full() || i == program_draw(20, 3)) expect_goes_on("direct", "any.yaml", 1 + (int)program_draw(21 + i, 3));
     }
 }
 
@@ -268,7 +268,7 @@ static void signals_to_a_lone_process(void **state)
         background_end(&b);
         if (b.run.exit_code != 75) fail_msg("%s: exit code %d\n%s", strsignal(signals[i]), b.run.exit_code, b.run.output);
         program_run_free(&b.run);
-        expect_goes_on("alone", "any.yaml", 0);
+        if (program_full() || i == program_draw(30, 3)) expect_goes_on("alone", "any.yaml", 0);
     }
 }
 
