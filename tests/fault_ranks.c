@@ -344,7 +344,7 @@ static void memory_refused_on_one_rank(void **state)
         const int64_t peak = peak_of(rank);
         char          options[64], says[64];
         assert_true(peak > 1000);
-        snprintf(says, sizeof(says), "rank %d (", rank);
+        snprintf(says, sizeof(says), "dype-dist: rank %d (", rank);
         for (unsigned i = 0; i < N_SHARES; i++) {
             program_run   run;
             const int64_t limit = 1 + (int64_t)(shares[i] * (double)(peak - 2));
