@@ -155,9 +155,8 @@ static void host_close(channel *base)
     free(c);
 }
 
-status channel_host_open(channel **out, comm *c, device *dev, bool staged)
+status channel_host_open(channel **out, comm *c, bool staged)
 {
-    (void)dev;
     host_channel *h = calloc(1, sizeof(*h));
     if (h == NULL) return err_set(ST_NO_MEMORY, "channel: %zu bytes", sizeof(*h));
     h->base = (channel){.comm = c, .close = host_close, .chain = host_chain, .swap = host_swap};

@@ -156,6 +156,31 @@ status comm_same(comm *c, status failure, const char *what, const char *text)
     return comm_agree(c, st);
 }
 
+status comm_distinct(comm *c, status failure, const char *what, const char *text)
+{
+    typedef struct claim {
+        char text[128], host[64];
+    } claim;
+    status    st = ST_OK;
+    const int n = comm_size(c);
+    claim     mine = {{0}, {0}}, *all = calloc((size_t)n, sizeof(*all));
+    size_t   *bytes = calloc((size_t)n, sizeof(*bytes));
+    snprintf(mine.text, sizeof(mine.text), "%s", text);
+    snprintf(mine.host, sizeof(mine.host), "%s", comm_host(c));
+    TRY(comm_agree(c, all != NULL && bytes != NULL ? ST_OK : err_set(ST_NO_MEMORY, "%s of %d ranks", what, n)));
+    for (int r = 0; r < n; r++) bytes[r] = sizeof(*all);
+    TRY(comm_gather(c, 0, &mine, bytes, all));
+    for (int b = 1; comm_rank(c) == 0 && b < n && st == ST_OK; b++)
+        for (int a = 0; a < b && st == ST_OK; a++)
+            if (strcmp(all[a].text, all[b].text) == 0 && strcmp(all[a].host, all[b].host) == 0)
+                st = err_set(failure, "ranks %d and %d on %s have one %s: %s", a, b, all[a].host, what, all[a].text);
+    st = comm_agree(c, st);
+fail:
+    free(all);
+    free(bytes);
+    return st;
+}
+
 status comm_bcast(comm *c, int root, void *buf, size_t bytes)
 {
     return c->transport->bcast(c->transport, root, buf, bytes);
@@ -189,10 +214,14 @@ status comm_receive(comm *c, int from, void *buf, size_t bytes)
 
 status comm_open_channel(comm *c, device *dev, const char **how)
 {
-    status st = ST_OK;
-    if (how != NULL) *how = "MPI";
+    const bool on_gpu = device_kind_of(dev) == DEVICE_CUDA;
+    if (how != NULL) *how = on_gpu ? "MPI, staged in host memory" : "MPI";
+#ifdef WITH_NCCL
+    if (how != NULL && on_gpu) *how = "NCCL";
+    if (c->channel == NULL && comm_size(c) > 1 && on_gpu && !c->whole->stages) return channel_nccl_open(&c->channel, c, dev);
+#endif
     if (c->channel != NULL || comm_size(c) == 1) return ST_OK;
-    return comm_agree(c, channel_host_open(&c->channel, c, dev, c->whole->stages));
+    return comm_agree(c, channel_host_open(&c->channel, c, on_gpu || c->whole->stages));
 }
 
 /* A rank alone has nobody to send to, whatever its device. */

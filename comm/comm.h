@@ -44,6 +44,9 @@ status comm_agree(comm *c, status mine);
 /* Collective: fails on all ranks (status `st`), naming the ranks that differ, unless all have the same text. */
 status comm_same(comm *c, status st, const char *what, const char *text);
 
+/* Collective: fails on all ranks unless no two ranks of one host have the same text. */
+status comm_distinct(comm *c, status st, const char *what, const char *text);
+
 /* Collective, host memory. */
 status comm_bcast(comm *c, int root, void *buf, size_t bytes);
 status comm_min_int(comm *c, int *value); /* in: mine, out: the smallest */

@@ -14,7 +14,7 @@
 #include <mpi.h>
 #include <nccl.h>
 
-#include "program.h"
+#include "../support/program.h"
 
 #define CHECK(condition)                                                                                               \
     do {                                                                                                               \
