@@ -100,7 +100,7 @@ std::string line_of(const Program &p, const Instr &i)
 }
 
 /* All lanes that the instruction's mask names must be here. False: the group waits for others. */
-bool collective(Warp &w, const Instr &i, u32 *m)
+__attribute__((noinline)) bool gather(Warp &w, const Instr &i, u32 *m)
 {
     for (int k = 0; k < w.n_waiting; ++k)
         if (w.waiting[k].pc == w.pc) {
@@ -144,6 +144,19 @@ bool collective(Warp &w, const Instr &i, u32 *m)
     }
     *m = all;
     return true;
+}
+
+/* The usual case at once: the whole warp is here, and wanted. */
+inline bool collective(Warp &w, const Instr &i, u32 *m)
+{
+    if (*m == ALL_LANES) {
+        if (i.r[MASK_OPERAND] == NO_REGISTER) return true;
+        const u32 *wanted = reg<u32>(w, i.r[MASK_OPERAND]);
+        u32 every = ALL_LANES;
+        for (int l = 0; l < LANES; ++l) every &= wanted[l];
+        if (every == ALL_LANES) return true;
+    }
+    return gather(w, i, m);
 }
 
 void branch_table(Warp &w, const Instr &i, const Program &p, u32 m)

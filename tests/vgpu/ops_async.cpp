@@ -50,10 +50,17 @@ template <class U> void issue(Warp &w, const Instr &i, u32 m)
 }
 
 /* Source bytes that were never written stay so in shared memory: whoever uses them is told. */
-void complete(Warp &w, const AsyncCopy &copy, int l)
+inline void complete(Warp &w, const AsyncCopy &copy, int l)
 {
     Block &b = *w.block;
     u32 at = copy.to[l], n = copy.n_source[l];
+    if (n == 16 && copy.n_bytes == 16 && copy.to_state[l]) { /* the usual case, without calls */
+        using U = unsigned __int128;
+        store<U>(b.shared + at, load<U>(reinterpret_cast<const u8 *>(copy.from[l] + static_cast<u64>(copy.to_data[l]))));
+        store<U>(b.state + at, load<U>(reinterpret_cast<const u8 *>(copy.from[l] + static_cast<u64>(copy.to_state[l]))));
+        if (b.races) store<U>(b.writer + at, repeated<U>(static_cast<u8>(w.index + 1)));
+        return;
+    }
     memset(b.shared + at, 0, copy.n_bytes);
     memset(b.state + at, BYTE_WRITTEN, copy.n_bytes);
     if (n) memcpy(b.shared + at, reinterpret_cast<const u8 *>(copy.from[l] + static_cast<u64>(copy.to_data[l])), n);

@@ -266,7 +266,7 @@ class Parser {
                 add(PtxStatement::CLOSE, "}");
                 continue;
             }
-            if (starts(".loc")) {
+            if (starts(".loc ") || starts(".loc\t")) {
                 sscanf(to_line_end().c_str(), ".loc %d %d", &file, &source_line);
                 continue;
             }
