@@ -27,7 +27,7 @@ cublasStatus_t cublasCreate_v2(cublasHandle_t *out)
 
 cublasStatus_t cublasDestroy_v2(cublasHandle_t h)
 {
-    if (!vgpu_object_close(HANDLE, h)) return CUBLAS_STATUS_NOT_INITIALIZED;
+    if (vgpu_object_close(HANDLE, h) != 0) return CUBLAS_STATUS_NOT_INITIALIZED;
     const cublasStatus_t status = cublasLtDestroy(h->lt);
     free(h);
     return status;

@@ -74,7 +74,7 @@ cublasStatus_t cublasLtCreate(cublasLtHandle_t *out)
 
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle)
 {
-    if (!vgpu_object_close(HANDLE, handle)) return CUBLAS_STATUS_NOT_INITIALIZED;
+    if (vgpu_object_close(HANDLE, handle) != 0) return CUBLAS_STATUS_NOT_INITIALIZED;
     free(handle);
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -98,7 +98,7 @@ static void *create(const char *kind, size_t size)
 
 static cublasStatus_t destroy(const char *kind, void *p)
 {
-    if (!vgpu_object_close(kind, p)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (vgpu_object_close(kind, p) != 0) return CUBLAS_STATUS_INVALID_VALUE;
     memset(p, 0, sizeof(uint32_t)); /* no magic any more */
     free(p);
     return CUBLAS_STATUS_SUCCESS;
