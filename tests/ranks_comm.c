@@ -200,6 +200,7 @@ static void exchange(comm *c, device_kind kind, const plan *p)
     kv_exchange_close(x);
     device_free(dev, mine);
     stream_close(s);
+    comm_close_channel(c);
     device_close(dev);
     free(host);
     free(seen);
@@ -235,6 +236,7 @@ static void an_exchange_that_one_rank_cannot_open(comm *c)
         CHECK(strncmp(err_text(), want, strlen(want)) == 0);
     }
     kv_exchange_close(x);
+    comm_close_channel(c);
     device_close(dev);
 }
 
@@ -283,6 +285,7 @@ static void swaps(comm *c, device_kind kind)
     device_free(dev, out);
     device_free(dev, in);
     stream_close(s);
+    comm_close_channel(c);
     device_close(dev);
     free(host);
 }
@@ -427,8 +430,8 @@ static void heads_and_rows(comm *c, device_kind kind, int ulysses, exchange_sche
     device_free(dev, q);
     device_free(dev, out);
     stream_close(s);
-    device_close(dev);
     grid_close(&g);
+    device_close(dev);
     free(host);
     free(seen);
     free(home);
