@@ -121,10 +121,10 @@ __attribute__((noinline)) bool gather(Warp &w, const Instr &i, u32 *m)
     for (u32 left = all; left;) {
         int lane = __builtin_ctz(left);
         u32 need = wanted ? wanted[lane] : ALL_LANES, same = 0;
-        if (!(need >> lane & 1))
-            warp_fault(w, i, lane, cudaErrorLaunchFailure, "the lane is not in its own mask 0x%08x", need);
         for (int l = 0; l < LANES; ++l)
             if ((left >> l & 1) && (!wanted || wanted[l] == need)) same |= 1u << l;
+        if (same & ~need)
+            warp_fault(w, i, __builtin_ctz(same & ~need), cudaErrorLaunchFailure, "the lane is not in its own mask 0x%08x", need);
         if (need & ~same) {
             u32 gone = need & ~w.alive;
             if (gone)
