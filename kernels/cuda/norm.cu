@@ -94,10 +94,16 @@ template <class T> __global__ void __launch_bounds__(HEAD_WARPS * 32) qk_norm_ro
     for (int k = 0; k < MAX_HEAD / 64; k++) {
         const int pair = lane + 32 * k;
         if (pair >= n_pairs) continue;
-        int axis = 0, j = pair;
-        while (axis < 3 && j >= a.n_pairs[axis]) j -= a.n_pairs[axis++];
-        if (axis == 3) continue; /* a channel that belongs to no axis stays */
-        const float *entry = a.table + a.table_at[axis] + ((int64_t)a.pos[row * 3 + axis] * a.n_pairs[axis] + j) * 2;
+        const float *entry = NULL;
+        int first = 0; /* pair of the axis; no dynamic index into the arguments, which would go through local memory */
+#pragma unroll
+        for (int axis = 0; axis < 3; axis++) {
+            const int n = a.n_pairs[axis];
+            if (pair >= first && pair < first + n)
+                entry = a.table + a.table_at[axis] + ((int64_t)a.pos[row * 3 + axis] * n + pair - first) * 2;
+            first += n;
+        }
+        if (entry == NULL) continue; /* a channel that belongs to no axis stays */
         const float cosine = entry[0], sine = entry[1];
         const float even = round_if(parity, v[k][0] * inverse * a.scale[2 * pair]);
         const float odd = round_if(parity, v[k][1] * inverse * a.scale[2 * pair + 1]);
