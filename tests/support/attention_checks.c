@@ -20,7 +20,9 @@
 static const double tolerance[] = {[DT_F32] = 4e-6, [DT_BF16] = 2.5e-3};
 
 typedef struct subject {
-    const attention_kernel *kernel; /* NULL: attention_plain */
+    const attention_kernel *kernel; /* NULL: that of the table, or attention_plain */
+    const kernel_table     *table;  /* NULL: none */
+    kernel_context         *ctx;    /* of the table */
     dtype                   type;
 } subject;
 
@@ -101,12 +103,19 @@ static void problem_close(problem *p)
     free(p->bias);
 }
 
-static void attend(const subject *s, int n_threads, const attention_args *a)
+static status try_to_attend(const subject *s, int n_threads, const attention_args *a)
 {
     kernel_context *ctx = NULL;
+    if (s->table != NULL) return s->table->attention(s->ctx, a);
     assert_int_equal(kernel_context_open(&ctx, ISA_PLAIN, n_threads), ST_OK);
-    assert_int_equal(s->kernel != NULL ? attention_run(s->kernel, ctx, a) : attention_plain(ctx, a), ST_OK);
+    status st = s->kernel != NULL ? attention_run(s->kernel, ctx, a) : attention_plain(ctx, a);
     kernel_context_close(ctx);
+    return st;
+}
+
+static void attend(const subject *s, int n_threads, const attention_args *a)
+{
+    if (try_to_attend(s, n_threads, a) != ST_OK) fail_msg("%s", err_text());
 }
 
 /* softmax(scale q k^T + bias) v of one row and head as the textbook has it, in fp64. */
@@ -482,8 +491,6 @@ static void misuse_is_answered(void **state)
     static const shape all = {4, 4, 0, 1, 8, 0, false, false};
     problem p;
     problem_open(&p, &all, s->type);
-    kernel_context *ctx = NULL;
-    assert_int_equal(kernel_context_open(&ctx, ISA_PLAIN, 1), ST_OK);
     attention_args wrong[6];
     for (int i = 0; i < 6; i++) wrong[i] = p.a;
     wrong[0].head_dim = 12;
@@ -495,18 +502,15 @@ static void misuse_is_answered(void **state)
     wrong[5].causal = true;
     for (int i = 0; i < 6; i++) {
         err_clear();
-        assert_int_equal(s->kernel != NULL ? attention_run(s->kernel, ctx, &wrong[i]) : attention_plain(ctx, &wrong[i]),
-                         ST_FAILED);
+        assert_int_equal(try_to_attend(s, 1, &wrong[i]), ST_FAILED);
         assert_non_null(strstr(err_text(), "attention:"));
     }
     err_clear();
-    kernel_context_close(ctx);
     problem_close(&p);
 }
 
-int attention_checks_run(const attention_kernel *kernel, dtype type)
+static int run(subject *s, const char *who)
 {
-    subject s = {kernel, type};
     char name[64];
     struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_textbook),     cmocka_unit_test(blocks_chain_to_the_same_bits),
@@ -517,7 +521,25 @@ int attention_checks_run(const attention_kernel *kernel, dtype type)
         cmocka_unit_test(exponential_is_within_2_ulp), cmocka_unit_test(offsets_are_64_bit),
         cmocka_unit_test(empty_calls_are_legal),   cmocka_unit_test(misuse_is_answered),
     };
-    for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) tests[i].initial_state = &s;
-    snprintf(name, sizeof(name), "attention %s %s", kernel != NULL ? kernel->name : "plain", dtype_name(type));
+    for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) tests[i].initial_state = s;
+    snprintf(name, sizeof(name), "attention %s %s", who, dtype_name(s->type));
     return cmocka_run_group_tests_name(name, tests, NULL, NULL);
+}
+
+int attention_checks_run(const attention_kernel *kernel, dtype type)
+{
+    subject s = {.kernel = kernel, .type = type};
+    return run(&s, kernel != NULL ? kernel->name : "plain");
+}
+
+int attention_checks_run_table(const kernel_table *table, dtype type)
+{
+    subject s = {.table = table, .type = type};
+    if (table->open(&s.ctx, 1) != ST_OK) {
+        fprintf(stderr, "%s\n", err_text());
+        return 1;
+    }
+    const int n_failed = run(&s, table->name);
+    table->close(s.ctx);
+    return n_failed;
 }

@@ -7,11 +7,11 @@
 /* Memory that an operation reads, writes or both, by a place in its arguments. */
 typedef struct operand {
     void  *at; /* the pointer inside the arguments */
-    size_t bytes;
+    size_t n_rows, ld_bytes, row_bytes;
     bool   out; /* copied back; all are copied in, so that what an operation leaves alone stays */
 } operand;
 
-enum { MAX_OPERANDS = 10 };
+enum { MAX_OPERANDS = 10, FAR_BYTES = 1 << 20 /* between rows: what lies there is not copied */ };
 
 typedef struct operands {
     operand list[MAX_OPERANDS];
@@ -25,13 +25,20 @@ typedef struct device_context {
 
 static void add(operands *o, void *at, size_t bytes, bool out)
 {
-    o->list[o->n++] = (operand){at, bytes, out};
+    o->list[o->n++] = (operand){at, bytes > 0, bytes, bytes, out};
 }
 
 /* n_rows rows of width elements, ld apart. */
-static size_t rows(int64_t n_rows, int64_t ld, int64_t width, dtype type)
+static void add_rows(operands *o, void *at, int64_t n_rows, int64_t ld, int64_t width, dtype type, bool out)
 {
-    return n_rows <= 0 ? 0 : ((size_t)((n_rows - 1) * ld) + (size_t)width) * dtype_bytes(type);
+    const size_t element = dtype_bytes(type), n = n_rows > 0 ? (size_t)n_rows : 0;
+    if ((size_t)ld * element < FAR_BYTES) add(o, at, n == 0 ? 0 : ((n - 1) * (size_t)ld + (size_t)width) * element, out);
+    else o->list[o->n++] = (operand){at, n, (size_t)ld * element, (size_t)width * element, out};
+}
+
+static size_t extent(const operand *o)
+{
+    return o->n_rows == 0 ? 0 : (o->n_rows - 1) * o->ld_bytes + o->row_bytes;
 }
 
 static size_t elements(int64_t n, dtype type)
@@ -41,8 +48,8 @@ static size_t elements(int64_t n, dtype type)
 
 static void linear_operands(operands *o, linear_args *a)
 {
-    add(o, &a->x, rows(a->n_rows, a->ldx, a->n_in, a->type), false);
-    add(o, &a->y, rows(a->n_rows, a->ldy, a->n_out, a->y_type), true);
+    add_rows(o, &a->x, a->n_rows, a->ldx, a->n_in, a->type, false);
+    add_rows(o, &a->y, a->n_rows, a->ldy, a->n_out, a->y_type, true);
     add(o, &a->w.data, elements((int64_t)a->n_in * a->n_out, a->w.type), false);
     add(o, &a->w.bias, elements(a->n_out, a->w.bias_type), false);
     add(o, &a->gate, elements(a->n_out, DT_F32), false);
@@ -51,29 +58,29 @@ static void linear_operands(operands *o, linear_args *a)
 static void attention_operands(operands *o, attention_args *a)
 {
     const int64_t width = (int64_t)a->n_heads * a->head_dim, n = (int64_t)a->n_q * a->n_heads;
-    add(o, &a->q, rows(a->n_q, a->ldq, width, a->type), false);
-    add(o, &a->k, rows(a->n_kv, a->ldk, width, a->type), false);
-    add(o, &a->v, rows(a->n_kv, a->ldv, width, a->type), false);
-    add(o, &a->out, rows(a->n_q, a->ldo, width, a->type), true);
+    add_rows(o, &a->q, a->n_q, a->ldq, width, a->type, false);
+    add_rows(o, &a->k, a->n_kv, a->ldk, width, a->type, false);
+    add_rows(o, &a->v, a->n_kv, a->ldv, width, a->type, false);
+    add_rows(o, &a->out, a->n_q, a->ldo, width, a->type, true);
     add(o, &a->state_max, elements(n, DT_F32), true);
     add(o, &a->state_sum, elements(n, DT_F32), true);
     add(o, &a->state_out, elements(n * a->head_dim, DT_F32), true);
     add(o, &a->q_keep, elements(a->head_dim, DT_F32), false);
-    add(o, &a->bias, rows(a->n_heads, a->bias_ld, a->n_q + a->n_kv - 1, DT_F32), false);
+    add_rows(o, &a->bias, a->n_heads, a->bias_ld, a->n_q + a->n_kv - 1, DT_F32, false);
 }
 
 static void layernorm_operands(operands *o, layernorm_args *a)
 {
-    add(o, &a->x, rows(a->n_rows, a->ldx, a->width, a->type), false);
-    add(o, &a->y, rows(a->n_rows, a->ldy, a->width, a->type), true);
+    add_rows(o, &a->x, a->n_rows, a->ldx, a->width, a->type, false);
+    add_rows(o, &a->y, a->n_rows, a->ldy, a->width, a->type, true);
     add(o, &a->scale, elements(a->width, DT_F32), false);
     add(o, &a->shift, elements(a->width, DT_F32), false);
 }
 
 static void rmsnorm_operands(operands *o, rmsnorm_args *a)
 {
-    add(o, &a->x, rows(a->n_rows, a->ldx, a->width, a->type), false);
-    add(o, &a->y, rows(a->n_rows, a->ldy, a->width, a->type), true);
+    add_rows(o, &a->x, a->n_rows, a->ldx, a->width, a->type, false);
+    add_rows(o, &a->y, a->n_rows, a->ldy, a->width, a->type, true);
     add(o, &a->scale, elements(a->width, DT_F32), false);
 }
 
@@ -85,7 +92,7 @@ static void qk_norm_rope_operands(operands *o, qk_norm_rope_args *a)
             const int64_t end = a->table_at[axis] + ((int64_t)a->pos[row * 3 + axis] + 1) * a->n_pairs[axis] * 2;
             if (end > n_table) n_table = end;
         }
-    add(o, &a->x, rows(a->n_rows, a->ld, (int64_t)a->n_heads * a->head_dim, a->type), true);
+    add_rows(o, &a->x, a->n_rows, a->ld, (int64_t)a->n_heads * a->head_dim, a->type, true);
     add(o, &a->scale, elements(a->head_dim, DT_F32), false);
     add(o, &a->table, elements(n_table, DT_F32), false);
     add(o, &a->pos, elements(3 * (int64_t)a->n_rows, DT_I32), false);
@@ -130,8 +137,8 @@ static void convert_operands(operands *o, convert_args *a)
 
 static void copy_rows_operands(operands *o, copy_rows_args *a)
 {
-    add(o, &a->x, rows(a->n_rows, a->ldx_bytes, a->row_bytes, DT_U8), false);
-    add(o, &a->y, rows(a->n_rows, a->ldy_bytes, a->row_bytes, DT_U8), true);
+    add_rows(o, &a->x, a->n_rows, a->ldx_bytes, a->row_bytes, DT_U8, false);
+    add_rows(o, &a->y, a->n_rows, a->ldy_bytes, a->row_bytes, DT_U8, true);
 }
 
 static void euler_operands(operands *o, euler_args *a)
@@ -209,8 +216,11 @@ static status move_in(device_context *c, operands *o, moved m[MAX_OPERANDS])
         for (int j = 0; j < i; j++)
             if (m[j].host == m[i].host) m[i].dev = m[j].dev;
         if (m[i].dev == NULL) {
-            TRY(device_alloc(c->dev, o->list[i].bytes, "operand", &m[i].dev));
-            TRY(stream_copy_in(c->s, m[i].dev, m[i].host, o->list[i].bytes));
+            const operand *p = &o->list[i];
+            TRY(device_alloc(c->dev, extent(p), "operand", &m[i].dev));
+            for (size_t row = 0; row < p->n_rows; row++)
+                TRY(stream_copy_in(c->s, (char *)m[i].dev + row * p->ld_bytes, (char *)m[i].host + row * p->ld_bytes,
+                                   p->row_bytes));
         }
         memcpy(o->list[i].at, &m[i].dev, sizeof(void *));
     }
@@ -221,9 +231,12 @@ fail:
 static status move_out(device_context *c, const operands *o, const moved m[MAX_OPERANDS])
 {
     status st = ST_OK;
-    for (int i = 0; i < o->n; i++)
-        if (o->list[i].out && m[i].host != NULL)
-            TRY(stream_copy_out(c->s, m[i].host, m[i].dev, o->list[i].bytes));
+    for (int i = 0; i < o->n; i++) {
+        const operand *p = &o->list[i];
+        for (size_t row = 0; p->out && m[i].host != NULL && row < p->n_rows; row++)
+            TRY(stream_copy_out(c->s, (char *)m[i].host + row * p->ld_bytes, (char *)m[i].dev + row * p->ld_bytes,
+                                p->row_bytes));
+    }
 fail:
     return st;
 }
