@@ -170,6 +170,11 @@ static void equals_the_textbook(void **state)
         {13, 190, 5, 1, 512, 1, false, false}, {7, 90, 300, 1, 264, 0, false, false},
         {77, 77, 0, 2, 64, 0, false, true},
         {90, 90, 0, 2, 64, 5, true, false},    {40, 150, 20, 1, 16, 0, true, true},
+        /* rows on whole 16 bytes, for kernels that load so: their three head widths, masked and not */
+        {140, 150, 77, 2, 128, 8, false, false}, {70, 131, 65, 2, 64, 16, false, false},
+        {70, 200, 77, 1, 512, 8, false, false},  {90, 90, 0, 2, 128, 8, true, false},
+        {77, 77, 0, 2, 128, 8, false, true},     {66, 90, 0, 2, 64, 8, true, true},
+        {20, 70, 0, 1, 512, 8, true, false},
     };
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
         problem p;
@@ -213,7 +218,9 @@ static void attend_chained(const subject *s, const problem *p, const int32_t *en
 static void blocks_chain_to_the_same_bits(void **state)
 {
     const subject *s = *state;
-    static const shape shapes[] = {{29, 300, 77, 2, 64, 3, false, false}, {50, 300, 77, 1, 136, 0, false, false}};
+    static const shape shapes[] = {{29, 300, 77, 2, 64, 3, false, false}, {50, 300, 77, 1, 136, 0, false, false},
+                                   {140, 300, 77, 1, 64, 8, false, false}, {40, 300, 77, 2, 128, 8, false, false},
+                                   {70, 300, 77, 1, 512, 8, false, false}};
     static const struct {
         int     n;
         int32_t ends[5];
@@ -244,24 +251,27 @@ static void blocks_chain_to_the_same_bits(void **state)
 static void rows_do_not_know_their_call(void **state)
 {
     const subject *s = *state;
-    static const shape all = {110, 150, 20, 2, 64, 5, false, false};
+    static const shape shapes[] = {{110, 150, 20, 2, 64, 5, false, false}, {110, 150, 20, 2, 64, 8, false, false},
+                                   {110, 150, 20, 1, 128, 8, false, false}, {110, 150, 20, 1, 512, 8, false, false}};
     static const struct {
         int32_t first, n;
     } calls[] = {{0, 1}, {109, 1}, {3, 20}, {47, 50}, {13, 97}};
-    problem p, part;
-    problem_open(&p, &all, s->type);
-    problem_open(&part, &all, s->type);
-    attend(s, 1, &p.a);
-    const size_t row_bytes = (size_t)p.a.ldo * dtype_bytes(s->type);
-    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
-        attention_args a = part.a;
-        a.q = part.q + (size_t)(calls[i].first * a.ldq) * dtype_bytes(s->type);
-        a.n_q = calls[i].n;
-        attend(s, 1, &a);
-        assert_memory_equal(part.out, p.out + (size_t)calls[i].first * row_bytes, (size_t)calls[i].n * row_bytes);
+    for (size_t j = 0; j < sizeof(shapes) / sizeof(shapes[0]); j++) {
+        problem p, part;
+        problem_open(&p, &shapes[j], s->type);
+        problem_open(&part, &shapes[j], s->type);
+        attend(s, 1, &p.a);
+        const size_t row_bytes = (size_t)p.a.ldo * dtype_bytes(s->type);
+        for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+            attention_args a = part.a;
+            a.q = part.q + (size_t)(calls[i].first * a.ldq) * dtype_bytes(s->type);
+            a.n_q = calls[i].n;
+            attend(s, 1, &a);
+            assert_memory_equal(part.out, p.out + (size_t)calls[i].first * row_bytes, (size_t)calls[i].n * row_bytes);
+        }
+        problem_close(&part);
+        problem_close(&p);
     }
-    problem_close(&part);
-    problem_close(&p);
 }
 
 static void threads_change_no_bit(void **state)
@@ -301,26 +311,29 @@ static void masked_keys_do_nothing(void **state)
 static void left_out_channels_are_zeros(void **state)
 {
     const subject *s = *state;
-    static const shape all = {59, 200, 77, 2, 64, 3, false, false};
+    static const shape shapes[] = {{59, 200, 77, 2, 64, 3, false, false}, {59, 200, 77, 1, 128, 8, false, false},
+                                   {59, 200, 77, 1, 512, 8, false, false}};
     static const int32_t ends[] = {77, 141, 200};
-    float   keep[64];
-    problem p, zeros;
-    problem_open(&p, &all, s->type);
-    problem_open(&zeros, &all, s->type);
-    for (int32_t c = 0; c < 64; c++) keep[c] = c == 3 || (c >= 20 && c < 51) ? 0.0f : 1.0f;
-    for (int64_t row = 0; row < 59; row++)
-        for (int64_t c = 0; c < zeros.width; c++)
-            if (keep[c % 64] == 0.0f) put(zeros.q, row * zeros.a.ldq + c, s->type, 0.0f);
-    attend(s, 1, &zeros.a);
-    attend(s, 1, &p.a);
-    assert_memory_not_equal(p.out, zeros.out, p.out_bytes);
-    p.a.q_keep = keep;
-    attend(s, 1, &p.a);
-    assert_memory_equal(p.out, zeros.out, p.out_bytes);
-    attend_chained(s, &p, ends, 3);
-    assert_memory_equal(p.out, zeros.out, p.out_bytes);
-    problem_close(&zeros);
-    problem_close(&p);
+    float keep[512];
+    for (int32_t c = 0; c < 512; c++) keep[c] = c % 64 == 3 || (c % 64 >= 20 && c % 64 < 51) ? 0.0f : 1.0f;
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        problem p, zeros;
+        problem_open(&p, &shapes[i], s->type);
+        problem_open(&zeros, &shapes[i], s->type);
+        for (int64_t row = 0; row < 59; row++)
+            for (int64_t c = 0; c < zeros.width; c++)
+                if (keep[c % p.a.head_dim] == 0.0f) put(zeros.q, row * zeros.a.ldq + c, s->type, 0.0f);
+        attend(s, 1, &zeros.a);
+        attend(s, 1, &p.a);
+        assert_memory_not_equal(p.out, zeros.out, p.out_bytes);
+        p.a.q_keep = keep;
+        attend(s, 1, &p.a);
+        assert_memory_equal(p.out, zeros.out, p.out_bytes);
+        attend_chained(s, &p, ends, 3);
+        assert_memory_equal(p.out, zeros.out, p.out_bytes);
+        problem_close(&zeros);
+        problem_close(&p);
+    }
 }
 
 /* Scores are integers times 2^12, exact in fp32, up to 2^19: the weights are a mean over the largest, or over all. */
