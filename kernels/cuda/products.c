@@ -147,6 +147,18 @@ static bool sums_in_one_order(const cublasLtMatmulAlgo_t *algo)
     return (split_k == 0 || split_k == 1) && reduction == CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
+/* Whether the algorithm also takes a call of one row. */
+static bool serves_few_rows(cuda_products *p, const pinned *pin, const cublasLtMatmulAlgo_t *algo)
+{
+    layouts                         l = {0};
+    cublasLtMatmulHeuristicResult_t result;
+    if (layouts_open(&l, &pin->key, 1, pin->key.n_in, pin->key.n_out) != ST_OK) return false;
+    const bool serves = cublasLtMatmulAlgoCheck(p->lt, pin->desc, l.w, l.x, l.d, l.d, algo, &result) ==
+                            CUBLAS_STATUS_SUCCESS && result.workspaceSize <= WORKSPACE_BYTES;
+    layouts_close(&l);
+    return serves;
+}
+
 static status choose(cuda_products *p, pinned *pin)
 {
     status                          st = ST_OK;
@@ -175,6 +187,7 @@ static status choose(cuda_products *p, pinned *pin)
                   "product"));
     for (int i = 0; i < n; i++) {
         if (found[i].state != CUBLAS_STATUS_SUCCESS || !sums_in_one_order(&found[i].algo)) continue;
+        if (!serves_few_rows(p, pin, &found[i].algo)) continue;
         pin->algo = found[i].algo;
         pin->workspace_bytes = found[i].workspaceSize;
         goto fail; /* found: st is ST_OK */
