@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "channel.h"
 #include "comm.h"
 #include "service.h"
 #include "transport.h"
@@ -12,6 +13,8 @@ struct comm {
     transport   *transport;
     comm        *whole; /* the first group, this one was split from it or is it: it counts bytes and has the service */
     service     *service;
+    channel     *channel; /* NULL until comm_open_channel, and for a rank alone */
+    bool         stages;  /* first group, set by tests before channels are opened: stage memory that the host could reach */
     _Atomic int64_t exchange_bytes;
 };
 

@@ -34,6 +34,11 @@ void device_close(device *dev)
     if (dev != NULL) dev->impl->close(dev);
 }
 
+device_kind device_kind_of(const device *dev)
+{
+    return dev->kind;
+}
+
 const char *device_name(const device *dev)
 {
     return dev->name;

@@ -32,6 +32,7 @@ typedef struct device_opts {
 status device_open(device **out, const device_opts *opts);
 void   device_close(device *dev); /* accepts NULL; streams and memory of the device must be closed before */
 const char *device_name(const device *dev); /* "cpu (avx2)"; lent */
+device_kind device_kind_of(const device *dev);
 
 /* GPUs of compute capability 8.0 or later that this process sees; ST_DEVICE, naming the CUDA error, when there is none. */
 status device_gpu_count(int *out);

@@ -239,32 +239,52 @@ static void an_exchange_that_one_rank_cannot_open(comm *c)
 }
 
 /* Runs of bytes between all pairs of ranks: rank a sends b (a + 1) * 1000 + b bytes, all at once; also none at all. */
-static void swaps(comm *c)
+static void swaps(comm *c, device_kind kind)
 {
     enum { MOST = 9 * 1000 };
-    const int n = comm_size(c), rank = comm_rank(c);
-    uint8_t  *out = malloc(MAX_RANKS * MOST), *in = malloc(MAX_RANKS * MOST);
-    message   sends[MAX_RANKS], receives[MAX_RANKS];
-    int64_t   before = comm_exchange_bytes(c), want = 0;
-    CHECK(out != NULL && in != NULL);
-    memset(in, 255, MAX_RANKS * MOST);
+    const int   n = comm_size(c), rank = comm_rank(c);
+    uint8_t    *host = malloc(MAX_RANKS * MOST), *out = NULL, *in = NULL;
+    device     *dev = NULL;
+    stream     *s = NULL;
+    message     sends[MAX_RANKS], receives[MAX_RANKS];
+    int64_t     before = comm_exchange_bytes(c), want = 0;
+    double      seconds = 0;
+    device_opts opts = DEVICE_OPTS_INIT;
+    opts.kind = kind;
+    CHECK(host != NULL && device_open(&dev, &opts) == ST_OK && stream_open(&s, dev) == ST_OK);
+    CHECK(device_alloc(dev, MAX_RANKS * MOST, "sends", (void **)&out) == ST_OK);
+    CHECK(device_alloc(dev, MAX_RANKS * MOST, "receives", (void **)&in) == ST_OK);
+    CHECK(comm_open_channel(c, dev, NULL) == ST_OK);
+    memset(host, 255, MAX_RANKS * MOST);
+    CHECK(stream_copy_in(s, in, host, MAX_RANKS * MOST) == ST_OK && stream_sync(s) == ST_OK);
     for (int r = 0; r < n; r++) {
         const size_t to = r == rank || r == 5 ? 0 : (size_t)(rank + 1) * 1000 + (size_t)r;
         const size_t from = r == rank || rank == 5 ? 0 : (size_t)(r + 1) * 1000 + (size_t)rank;
-        for (size_t i = 0; i < to; i++) out[r * MOST + (int)i] = (uint8_t)(((size_t)(rank * 31 + r * 7) + i) % 251);
+        for (size_t i = 0; i < to; i++) host[r * MOST + (int)i] = (uint8_t)(((size_t)(rank * 31 + r * 7) + i) % 251);
         sends[r] = (message){r, out + r * MOST, to};
         receives[r] = (message){r, in + r * MOST, from};
         want += (int64_t)to;
     }
-    CHECK(comm_swap(c, sends, n, receives, n) == ST_OK);
+    CHECK(stream_copy_in(s, out, host, MAX_RANKS * MOST) == ST_OK);
+    CHECK(comm_put_swap(c, s, sends, n, receives, n, &(travel_log){.hop = -1, .seconds = &seconds}) == ST_OK);
+    CHECK(stream_sync(s) == ST_OK); /* host is read until here */
+    CHECK(stream_copy_out(s, host, in, MAX_RANKS * MOST) == ST_OK && stream_sync(s) == ST_OK);
     CHECK(comm_exchange_bytes(c) - before == want);
+    CHECK(n == 1 || seconds > 0);
     for (int r = 0; r < n; r++) {
         for (size_t i = 0; i < receives[r].bytes; i++)
-            CHECK(in[r * MOST + (int)i] == ((size_t)(r * 31 + rank * 7) + i) % 251);
-        CHECK(in[r * MOST + (int)receives[r].bytes] == 255);
+            CHECK(host[r * MOST + (int)i] == ((size_t)(r * 31 + rank * 7) + i) % 251);
+        CHECK(host[r * MOST + (int)receives[r].bytes] == 255);
     }
-    free(out);
-    free(in);
+    if (n == 1) { /* nobody to send to */
+        CHECK(comm_put_swap(c, s, &(message){0, out, 1}, 1, NULL, 0, TRAVEL_LOG_NONE) == ST_COMM);
+        CHECK(comm_put_chain(c, s, 0, out, 1, TRAVEL_LOG_NONE) == ST_OK);
+    }
+    device_free(dev, out);
+    device_free(dev, in);
+    stream_close(s);
+    device_close(dev);
+    free(host);
 }
 
 /* Every grid of n ranks: places, groups, and messages that name ranks as mpirun counts them. */
@@ -414,6 +434,22 @@ static void heads_and_rows(comm *c, device_kind kind, int ulysses, exchange_sche
     free(home);
 }
 
+/* All that moves device memory, on each kind of device. */
+static void device_memory(comm *c, int n_ranks)
+{
+    static const device_kind kinds[] = {DEVICE_CPU, DEVICE_STRICT};
+    static const plan *const plans[] = {&UNEVEN, &REVERSED, &LAST_ONLY, &NOTHING, &CLASSIC, &CLASSIC_LAST};
+    for (size_t k = 0; k < 2; k++)
+        for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) exchange(c, kinds[k], plans[i]);
+    if (n_ranks <= 3) exchange(c, DEVICE_CPU, &LARGE);
+    for (size_t k = 0; k < 2; k++) {
+        swaps(c, kinds[k]);
+        for (int ulysses = 1; ulysses <= n_ranks; ulysses++)
+            for (int schedule = 0; n_ranks % ulysses == 0 && schedule < 2; schedule++)
+                heads_and_rows(c, kinds[k], ulysses, (exchange_schedule)schedule);
+    }
+}
+
 static int worker(int argc, char **argv, int n_ranks)
 {
     comm *c = NULL;
@@ -431,18 +467,15 @@ static int worker(int argc, char **argv, int n_ranks)
     rows_to_and_from_their_owners(c);
     c->transport->piece_bytes = 1 << 30;
     bytes_sent_add_up(c);
-    static const device_kind kinds[] = {DEVICE_CPU, DEVICE_STRICT};
-    static const plan *const plans[] = {&UNEVEN, &REVERSED, &LAST_ONLY, &NOTHING, &CLASSIC, &CLASSIC_LAST};
-    for (size_t k = 0; k < 2; k++)
-        for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) exchange(c, kinds[k], plans[i]);
-    if (n_ranks <= 3) exchange(c, DEVICE_CPU, &LARGE);
+    device_memory(c, n_ranks);
     an_exchange_that_one_rank_cannot_open(c);
-    swaps(c);
     grids(c);
-    for (size_t k = 0; k < 2; k++)
-        for (int ulysses = 1; ulysses <= n_ranks; ulysses++)
-            for (int schedule = 0; n_ranks % ulysses == 0 && schedule < 2; schedule++)
-                heads_and_rows(c, kinds[k], ulysses, (exchange_schedule)schedule);
+    /* The same for a device whose memory the host does not see: channels opened from now on stage what they send. */
+    comm *part = NULL;
+    c->stages = true;
+    CHECK(comm_split(&part, c, 0, comm_rank(c)) == ST_OK);
+    device_memory(part, n_ranks);
+    comm_close(part);
     comm_close(c);
     return 0;
 }
