@@ -80,17 +80,23 @@ template <class T> __device__ __forceinline__ float prepare(const conv_args &a, 
 
 /* ---- output */
 
-template <class Y> __device__ __forceinline__ void finish(const conv_args &a, int64_t row, int64_t col, int32_t out,
-                                                          float product)
+/* N neighbouring channels of one pixel; N = 2 only where c_out is even. */
+template <class Y, int N> __device__ __forceinline__ void finish(const conv_args &a, int64_t row, int64_t col, int32_t out,
+                                                                 const float product[N])
 {
     if (row >= a.height || col >= a.width || out >= a.c_out) return;
     const bool bf16_type = a.type == DT_BF16, parity = a.parity && bf16_type;
     const int64_t at = (row * a.width + col) * a.c_out + out;
-    product = round_if(parity, product);
-    if (a.w.bias != NULL) product += weight_at(a.w.bias, a.w.bias_type, bf16_type, out);
-    product = round_if(parity, product);
-    if (a.residual != NULL) product += to_float(((const Y *)a.residual)[at]);
-    ((Y *)a.y)[at] = from_float<Y>(product);
+    float y[N], residual[N] = {};
+    if (a.residual != NULL) load<N>(residual, (const Y *)a.residual, at);
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        y[i] = round_if(parity, product[i]);
+        if (a.w.bias != NULL) y[i] += weight_at(a.w.bias, a.w.bias_type, bf16_type, out + i);
+        y[i] = round_if(parity, y[i]);
+        if (a.residual != NULL) y[i] += residual[i];
+    }
+    store<N>((Y *)a.y, at, y);
 }
 
 /* ---- products */
@@ -158,9 +164,12 @@ template <class Y, bool WIDE> __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
         for (int n = 0; n < 4; n++)
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                finish<Y>(a, row + first_row + m, col + lane / 4 + i / 2 * 8, out + first_out + n * 8 + lane % 4 * 2 + i % 2,
-                          sum[m][n][i]);
+            for (int i = 0; i < 2; i++) {
+                const int64_t y = row + first_row + m, x = col + lane / 4 + i * 8;
+                const int channel = out + first_out + n * 8 + lane % 4 * 2;
+                if (a.c_out % 2 == 0) finish<Y, 2>(a, y, x, channel, sum[m][n] + 2 * i);
+                else finish<Y, 1>(a, y, x, channel, sum[m][n] + 2 * i), finish<Y, 1>(a, y, x, channel + 1, sum[m][n] + 2 * i + 1);
+            }
 }
 
 __global__ void __launch_bounds__(THREADS) conv_f32_kernel(conv_args a, const float *weights, int32_t n_across)
@@ -205,7 +214,7 @@ __global__ void __launch_bounds__(THREADS) conv_f32_kernel(conv_args a, const fl
 #pragma unroll
     for (int p = 0; p < 4; p++)
 #pragma unroll
-        for (int n = 0; n < 4; n++) finish<float>(a, row + y, col + x + p, out + mine_out + n, sum[p][n]);
+        for (int n = 0; n < 4; n++) finish<float, 1>(a, row + y, col + x + p, out + mine_out + n, sum[p] + n);
 }
 
 /* ---- launch */

@@ -178,7 +178,7 @@ static void cuda_forget(device *dev)
 static void cuda_close(device *base)
 {
     cuda_device *dev = cuda_of(base);
-    if (cuda_use(base) == ST_OK) {
+    if (dev->products != NULL && cuda_use(base) == ST_OK) {
         weight_cache_close(dev->weights);
         cuda_products_close(dev->products);
     }

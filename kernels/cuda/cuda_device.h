@@ -40,9 +40,8 @@ struct cuda_stream {
     stream          base;
     cuda_queue      queue;
     pthread_mutex_t lock; /* of what follows, which driver threads change too */
-    pthread_cond_t  fewer;
     call_slot      *slots; /* a ring */
-    uint64_t        n_put, n_done;
+    uint64_t        n_put, n_done;                  /* put: by the caller alone */
     status          failed;
     char            message[1024];
     void           *stage_in, *stage_out;           /* pinned, STAGE_BYTES each */

@@ -74,7 +74,6 @@ status cuda_stream_open(stream **out, device *dev)
     s->queue = (cuda_queue){.products = cuda_of(dev)->products, .ordinal = cuda_of(dev)->ordinal,
                             .n_multiprocessors = cuda_of(dev)->n_multiprocessors};
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->fewer, NULL);
     s->slots = calloc(CALL_SLOTS, sizeof(*s->slots));
     if (s->slots == NULL) {
         st = err_set(ST_NO_MEMORY, "stream: %zu bytes", CALL_SLOTS * sizeof(*s->slots));
@@ -104,7 +103,6 @@ void cuda_stream_close(stream *base)
         (void)cudaFreeHost(s->stage_out);
         if (s->queue.stream != NULL) (void)cudaStreamDestroy(s->queue.stream);
     }
-    pthread_cond_destroy(&s->fewer);
     pthread_mutex_destroy(&s->lock);
     free(s->slots);
     free(s);
@@ -120,21 +118,21 @@ static void CUDART_CB run_slot(void *at)
     if (st != ST_OK) stream_fail(&s->base, st);
     pthread_mutex_lock(&s->lock);
     s->n_done++;
-    pthread_cond_signal(&s->fewer);
     pthread_mutex_unlock(&s->lock);
 }
 
 status cuda_stream_call(stream *base, status (*fn)(void *args), const void *args, size_t bytes)
 {
     cuda_stream *s = (cuda_stream *)base;
+    (void)cuda_use(base->dev);
     pthread_mutex_lock(&s->lock);
-    while (s->n_put - s->n_done == CALL_SLOTS) pthread_cond_wait(&s->fewer, &s->lock);
-    call_slot *slot = &s->slots[s->n_put++ % CALL_SLOTS];
+    const bool full = s->n_put - s->n_done == CALL_SLOTS;
     pthread_mutex_unlock(&s->lock);
+    if (full) put_result(s, cudaStreamSynchronize(s->queue.stream), "host call"); /* so far ahead, this costs little */
+    call_slot *slot = &s->slots[s->n_put++ % CALL_SLOTS];
     slot->s = s;
     slot->fn = fn;
     if (bytes > 0) memcpy(slot->args, args, bytes);
-    (void)cuda_use(base->dev);
     cudaError_t error = cudaLaunchHostFunc(s->queue.stream, run_slot, slot);
     if (error == cudaSuccess) return ST_OK;
     put_result(s, error, "host call");

@@ -4,37 +4,48 @@
  * one rounding) the call is all there is. Else (gate, other activations, the reference's roundings, fp32 output of bf16
  * with a bias) the product goes into scratch in fp32, a run of rows at a time that fits a large second cache, and
  * linear_end_kernel does the rest. Weights of another type are converted into scratch at each use: no second copy is
- * kept. x: [n_rows, n_in], w: [n_out, n_in], y: [n_rows, n_out]. linear_end: grid-stride over n_rows * n_out, 2 to 8
- * bytes of y and 4 of the product an element. */
+ * kept. x: [n_rows, n_in], w: [n_out, n_in], y: [n_rows, n_out]. linear_end: 4 columns a thread, 256 threads, blocks over
+ * columns and rows; 2 to 8 bytes of y and 4 of the product an element. */
 #include "cuda_math.cuh"
 
 enum { THREADS = 256 };
 static const int64_t PRODUCT_BYTES = (int64_t)24 << 20; /* of fp32 products at once */
 
-template <class Y> __global__ void __launch_bounds__(THREADS)
+/* N neighbouring columns a thread; blocks in y take rows in turn. */
+template <class Y, int N> __global__ void __launch_bounds__(THREADS)
     linear_end_kernel(linear_args a, const float *product, int64_t first_row, int32_t n_rows)
 {
-    const int64_t n = (int64_t)n_rows * a.n_out, step = (int64_t)gridDim.x * THREADS;
+    const int32_t col = (int32_t)(blockIdx.x * THREADS + threadIdx.x) * N;
     const bool parity = a.parity && a.type == DT_BF16;
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step) {
-        const int64_t row = i / a.n_out, col = i % a.n_out;
-        Y *y = (Y *)a.y + (first_row + row) * a.ldy + col;
-        float p = product[i];
-        if (a.w.bias != NULL) p += weight_at(a.w.bias, a.w.bias_type, a.type == DT_BF16, col);
-        p = round_if(parity, p);
-        float result = activate(a.act, p, parity);
-        if (a.gate != NULL) result = to_float(*y) + round_if(parity, a.gate[col] * p);
-        *y = from_float<Y>(round_if(parity, result));
+    if (col >= a.n_out) return;
+    float bias[N] = {}, gate[N] = {}, p[N], y[N] = {};
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        if (a.w.bias != NULL) bias[i] = weight_at(a.w.bias, a.w.bias_type, a.type == DT_BF16, col + i);
+        if (a.gate != NULL) gate[i] = a.gate[col + i];
+    }
+    for (int32_t row = blockIdx.y; row < n_rows; row += gridDim.y) {
+        Y *to = (Y *)a.y + (first_row + row) * a.ldy;
+        load<N>(p, product, (int64_t)row * a.n_out + col);
+        if (a.gate != NULL) load<N>(y, to, col);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const float sum = round_if(parity, p[i] + bias[i]);
+            const float result = a.gate != NULL ? y[i] + round_if(parity, gate[i] * sum) : activate(a.act, sum, parity);
+            p[i] = round_if(parity, result);
+        }
+        store<N>(to, col, p);
     }
 }
 
-static status linear_end(cuda_queue *q, const linear_args *a, const float *product, int64_t first_row, int32_t n_rows)
+template <class Y> static status linear_end(cuda_queue *q, const linear_args *a, const float *product, int64_t first_row,
+                                            int32_t n_rows)
 {
-    const unsigned int n = blocks_for(q, (int64_t)n_rows * a->n_out, THREADS);
-    if (a->y_type == DT_F32)
-        linear_end_kernel<float><<<n, THREADS, 0, q->stream>>>(*a, product, first_row, n_rows);
-    else
-        linear_end_kernel<bf16><<<n, THREADS, 0, q->stream>>>(*a, product, first_row, n_rows);
+    const bool wide = a->n_out % 4 == 0 && a->ldy % 4 == 0 && aligned_16(a->y, 0);
+    const int32_t cols = wide ? 4 * THREADS : THREADS;
+    const dim3 grid((unsigned int)((a->n_out + cols - 1) / cols), (unsigned int)(n_rows < 4096 ? n_rows : 4096));
+    if (wide) linear_end_kernel<Y, 4><<<grid, THREADS, 0, q->stream>>>(*a, product, first_row, n_rows);
+    else linear_end_kernel<Y, 1><<<grid, THREADS, 0, q->stream>>>(*a, product, first_row, n_rows);
     return cuda_status(cudaGetLastError(), "linear");
 }
 
@@ -92,7 +103,9 @@ extern "C" status linear_cuda(cuda_queue *q, const linear_args *a)
         p.x = (const char *)a->x + (size_t)(row * a->ldx) * element;
         p.n_rows = (int32_t)(a->n_rows - row < run_rows ? a->n_rows - row : run_rows);
         st = cuda_product_put(q, &p);
-        if (st == ST_OK) st = linear_end(q, a, (const float *)p.d, row, p.n_rows);
+        if (st == ST_OK)
+            st = a->y_type == DT_F32 ? linear_end<float>(q, a, (const float *)p.d, row, p.n_rows)
+                                     : linear_end<bf16>(q, a, (const float *)p.d, row, p.n_rows);
     }
     return st;
 }

@@ -68,7 +68,8 @@ template <class T, int N> __global__ void __launch_bounds__(THREADS) rmsnorm_ker
     }
 }
 
-template <class T> __global__ void __launch_bounds__(HEAD_WARPS * 32) qk_norm_rope_kernel(qk_norm_rope_args a)
+/* WIDE: a pair is one load and one store. */
+template <class T, bool WIDE> __global__ void __launch_bounds__(HEAD_WARPS * 32) qk_norm_rope_kernel(qk_norm_rope_args a)
 {
     const int64_t item = (int64_t)blockIdx.x * HEAD_WARPS + threadIdx.x / 32;
     if (item >= (int64_t)a.n_rows * a.n_heads) return;
@@ -83,8 +84,8 @@ template <class T> __global__ void __launch_bounds__(HEAD_WARPS * 32) qk_norm_ro
         const int pair = lane + 32 * k;
         v[k][0] = v[k][1] = 0.0f;
         if (pair < n_pairs) {
-            v[k][0] = to_float(x[2 * pair]);
-            v[k][1] = to_float(x[2 * pair + 1]);
+            if (WIDE) load<2>(v[k], x, 2 * pair);
+            else load<1>(v[k], x, 2 * pair), load<1>(v[k] + 1, x, 2 * pair + 1);
         }
         squares = fmaf(v[k][0], v[k][0], squares);
         squares = fmaf(v[k][1], v[k][1], squares);
@@ -94,15 +95,22 @@ template <class T> __global__ void __launch_bounds__(HEAD_WARPS * 32) qk_norm_ro
     for (int k = 0; k < MAX_HEAD / 64; k++) {
         const int pair = lane + 32 * k;
         if (pair >= n_pairs) continue;
-        int axis = 0, j = pair;
-        while (axis < 3 && j >= a.n_pairs[axis]) j -= a.n_pairs[axis++];
-        if (axis == 3) continue; /* a channel that belongs to no axis stays */
-        const float *entry = a.table + a.table_at[axis] + ((int64_t)a.pos[row * 3 + axis] * a.n_pairs[axis] + j) * 2;
+        const float *entry = NULL;
+        int first = 0; /* pair of the axis; no dynamic index into the arguments, which would go through local memory */
+#pragma unroll
+        for (int axis = 0; axis < 3; axis++) {
+            const int n = a.n_pairs[axis];
+            if (pair >= first && pair < first + n)
+                entry = a.table + a.table_at[axis] + ((int64_t)a.pos[row * 3 + axis] * n + pair - first) * 2;
+            first += n;
+        }
+        if (entry == NULL) continue; /* a channel that belongs to no axis stays */
         const float cosine = entry[0], sine = entry[1];
         const float even = round_if(parity, v[k][0] * inverse * a.scale[2 * pair]);
         const float odd = round_if(parity, v[k][1] * inverse * a.scale[2 * pair + 1]);
-        x[2 * pair] = from_float<T>(even * cosine - odd * sine);
-        x[2 * pair + 1] = from_float<T>(odd * cosine + even * sine);
+        const float turned[2] = {even * cosine - odd * sine, odd * cosine + even * sine};
+        if (WIDE) store<2>(x, 2 * pair, turned);
+        else store<1>(x, 2 * pair, turned), store<1>(x, 2 * pair + 1, turned + 1);
     }
 }
 
@@ -144,7 +152,10 @@ extern "C" status qk_norm_rope_cuda(cuda_queue *q, const qk_norm_rope_args *a)
     const int64_t n = ((int64_t)a->n_rows * a->n_heads + HEAD_WARPS - 1) / HEAD_WARPS;
     if (n == 0) return ST_OK;
     if (n > INT32_MAX) return err_set(ST_FAILED, "qk_norm_rope: %d rows of %d heads", a->n_rows, a->n_heads);
-    if (a->type == DT_F32) qk_norm_rope_kernel<float><<<(unsigned int)n, HEAD_WARPS * 32, 0, q->stream>>>(*a);
-    else qk_norm_rope_kernel<bf16><<<(unsigned int)n, HEAD_WARPS * 32, 0, q->stream>>>(*a);
+    const bool vec = (uintptr_t)a->x % (2 * dtype_bytes(a->type)) == 0 && a->ld % 2 == 0;
+    void (*kernel)(qk_norm_rope_args) =
+        a->type == DT_F32 ? (vec ? qk_norm_rope_kernel<float, true> : qk_norm_rope_kernel<float, false>)
+                          : (vec ? qk_norm_rope_kernel<bf16, true> : qk_norm_rope_kernel<bf16, false>);
+    kernel<<<(unsigned int)n, HEAD_WARPS * 32, 0, q->stream>>>(*a);
     return cuda_status(cudaGetLastError(), "qk_norm_rope");
 }

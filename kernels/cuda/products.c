@@ -13,7 +13,7 @@
 enum {
     PIN_ROWS = 4096,  /* rows of a typical call */
     CANDIDATES = 32,  /* algorithms looked at, the best first */
-    LOOSE_ALIGNMENT = 2, TIGHT_ALIGNMENT = 16 /* bytes: of any bf16 element, and for loads of 16 bytes */
+    TIGHT_ALIGNMENT = 16 /* bytes, where all operands have it; else that of one element */
 };
 static const size_t WORKSPACE_BYTES = (size_t)32 << 20; /* NVIDIA's advice for Hopper */
 
@@ -147,6 +147,18 @@ static bool sums_in_one_order(const cublasLtMatmulAlgo_t *algo)
     return (split_k == 0 || split_k == 1) && reduction == CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
+/* Whether the algorithm also takes a call of one row. */
+static bool serves_few_rows(cuda_products *p, const pinned *pin, const cublasLtMatmulAlgo_t *algo)
+{
+    layouts                         l = {0};
+    cublasLtMatmulHeuristicResult_t result;
+    if (layouts_open(&l, &pin->key, 1, pin->key.n_in, pin->key.n_out) != ST_OK) return false;
+    const bool serves = cublasLtMatmulAlgoCheck(p->lt, pin->desc, l.w, l.x, l.d, l.d, algo, &result) ==
+                            CUBLAS_STATUS_SUCCESS && result.workspaceSize <= WORKSPACE_BYTES;
+    layouts_close(&l);
+    return serves;
+}
+
 static status choose(cuda_products *p, pinned *pin)
 {
     status                          st = ST_OK;
@@ -155,7 +167,6 @@ static status choose(cuda_products *p, pinned *pin)
     cublasLtMatmulPreference_t      preference = NULL;
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
     int                             n = 0;
-    const uint32_t alignment = k->tight ? TIGHT_ALIGNMENT : k->type == DT_F32 ? 4 : LOOSE_ALIGNMENT;
     const uint32_t no_reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
     TRY(layouts_open(&l, k, PIN_ROWS, k->n_in, k->n_out));
     TRY(lt_status(cublasLtMatmulPreferenceCreate(&preference), "product"));
@@ -166,13 +177,17 @@ static status choose(cuda_products *p, pinned *pin)
     static const cublasLtMatmulPreferenceAttributes_t sides[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
-    for (size_t i = 0; i < sizeof(sides) / sizeof(sides[0]); i++)
+    for (size_t i = 0; i < sizeof(sides) / sizeof(sides[0]); i++) {
+        const uint32_t element = (uint32_t)dtype_bytes(i < 2 ? k->type : k->d_type);
+        const uint32_t alignment = k->tight ? TIGHT_ALIGNMENT : element;
         TRY(lt_status(cublasLtMatmulPreferenceSetAttribute(preference, sides[i], &alignment, sizeof(alignment)),
                       "product"));
+    }
     TRY(lt_status(cublasLtMatmulAlgoGetHeuristic(p->lt, pin->desc, l.w, l.x, l.d, l.d, preference, CANDIDATES, found, &n),
                   "product"));
     for (int i = 0; i < n; i++) {
         if (found[i].state != CUBLAS_STATUS_SUCCESS || !sums_in_one_order(&found[i].algo)) continue;
+        if (!serves_few_rows(p, pin, &found[i].algo)) continue;
         pin->algo = found[i].algo;
         pin->workspace_bytes = found[i].workspaceSize;
         goto fail; /* found: st is ST_OK */
