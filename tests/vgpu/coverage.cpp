@@ -1,5 +1,5 @@
 /* One line per instruction of a kernel that this process has launched, in the columns
- *   kernel <tab> PTX line <tab> statement <tab> executed (0 or 1) <tab> source line <tab> text
+ *   kernel <tab> PTX line <tab> statement <tab> executed (0 or 1) <tab> source line <tab> text when not executed
  * and one line for a kernel that it has not: kernel <tab> - <tab> number of instructions.
  * Lines of several processes may follow each other: coverage.sh joins them. */
 #include "coverage.h"
@@ -49,7 +49,7 @@ void coverage_write()
             }
             for (auto &[id, entry] : statements)
                 out += name + "\t" + std::to_string(entry.first->line) + "\t" + std::to_string(id) + "\t" + (entry.second ? "1" : "0") + "\t" +
-                       std::to_string(entry.first->source_line) + "\t" + entry.first->text + "\n";
+                       std::to_string(entry.first->source_line) + "\t" + (entry.second ? std::string() : entry.first->text) + "\n";
         }
     if (out.empty()) return;
     FILE *f = fopen(settings().coverage.c_str(), "a");

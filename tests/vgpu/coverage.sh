@@ -19,10 +19,10 @@ awk -F '\t' -v least="${2:-0}" -v pattern="${3:-.}" '
             key = order[i]
             if (key in done) continue
             split(key, part, SUBSEP)
-            printf "not executed: %s PTX line %s%s: %s\n", part[1], line[key], source[key] > 0 ? " (source line " source[key] ")" : "", text[key]
+            printf "not executed: %s PTX line %s%s: %s\n", part[1], line[key], (source[key] + 0 ? " (source line " source[key] ")" : ""), text[key]
         }
         if (!all) { print "no kernel in the file"; exit 1 }
         share = 100 * executed / all
         printf "PTX coverage: %.2f %% (%d of %d instructions)\n", share, executed, all
-        exit share < least
+        exit (share < least)
     }' "$1"

@@ -200,7 +200,8 @@ bool run_warp(Warp &w, Program &p)
             m &= i.guard_negated ? ~g : g;
         }
         ++count;
-        if (m && !executed[w.pc]) executed[w.pc] = 1;
+        /* A branch is executed also when it is not taken. */
+        if ((m || i.kind == Kind::BRANCH) && !executed[w.pc]) executed[w.pc] = 1;
         switch (i.kind) {
         case Kind::PLAIN:
             if (m) i.op(w, i, m);
