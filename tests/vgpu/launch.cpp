@@ -200,7 +200,8 @@ bool run_warp(Warp &w, Program &p)
             m &= i.guard_negated ? ~g : g;
         }
         ++count;
-        if (m && !executed[w.pc]) executed[w.pc] = 1;
+        /* A branch is executed also when it is not taken. */
+        if ((m || i.kind == Kind::BRANCH) && !executed[w.pc]) executed[w.pc] = 1;
         switch (i.kind) {
         case Kind::PLAIN:
             if (m) i.op(w, i, m);
@@ -511,9 +512,9 @@ u64 permuted(u64 k, u64 n, u64 seed, u64 launch)
     return (begin + static_cast<u64>(static_cast<unsigned __int128>(k) * step % n)) % n;
 }
 
-void work(Launch &l)
+/* Not inlined: the thread's own worker is looked up once per launch. */
+__attribute__((noinline)) void work_with(Worker &worker, Launch &l)
 {
-    static thread_local Worker worker;
     Block b = {};
     prepare(worker, l, b);
     u64 n = static_cast<u64>(l.grid.x) * l.grid.y * l.grid.z;
@@ -529,6 +530,12 @@ void work(Launch &l)
     u64 count = 0;
     for (int k = 0; k < b.n_warps; ++k) count += worker.warps[k].n_instr;
     l.n_instr += count;
+}
+
+void work(Launch &l)
+{
+    static thread_local Worker worker;
+    work_with(worker, l);
 }
 
 /* ---- threads ---- */

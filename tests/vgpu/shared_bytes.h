@@ -106,7 +106,7 @@ template <class U> inline void shared_read(Warp &w, const Instr &i, int lane, u3
     U writer = load<U>(b.writer + at);
     if (writer != 0 && writer != me) shared_read_fault(w, i, lane, at, sizeof(U));
     U reader = load<U>(b.reader + at);
-    if (reader == me) return;
+    if (reader == me || reader == repeated<U>(WARP_MANY)) return;
     if (reader == 0) {
         store<U>(b.reader + at, me);
         return;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 enum { FAULT = 99, WRONG_VALUE = 1, KILLED = 128 + 11 };
@@ -117,9 +118,45 @@ static void settings_choose_the_end(void **state)
     assert_non_null(strstr(text, "devices: got 1"));
 }
 
+/* Two processes into one file: what either has executed counts, and kernels that none launched count in full. */
+static void coverage_is_gathered(void **state)
+{
+    (void)state;
+    char text[65536], file[] = "/tmp/vgpu-coverage-XXXXXX", settings[128], command[512];
+    int fd = mkstemp(file);
+    assert_true(fd >= 0);
+    snprintf(settings, sizeof settings, "VGPU_COVERAGE=%s", file);
+    assert_int_equal(run(settings, "leak_event", 0, text, sizeof text), 0);
+    snprintf(command, sizeof command, "%s/coverage.sh %s", VGPU_SOURCE, file);
+    for (int part = 0; part < 3; part++) {
+        FILE *f = popen(command, "r");
+        assert_non_null(f);
+        text[fread(text, 1, sizeof text - 1, f)] = 0;
+        pclose(f);
+        assert_non_null(strstr(text, "PTX coverage: "));
+        double share = atof(strstr(text, "PTX coverage: ") + 14);
+        if (part == 0) {
+            assert_true(share == 0);
+            assert_non_null(strstr(text, "_Z10add_kernelPKfS0_Pfi (never launched)"));
+            assert_int_equal(run(settings, "vectors", 0, text, sizeof text), 0);
+        } else if (part == 1) { /* all of add and sum, nothing of the others */
+            assert_non_null(strstr(text, "100.00 % of"));
+            assert_non_null(strstr(text, "_Z11fill_kernelPffi (never launched)"));
+            assert_int_equal(run(settings, "shared_limit", 0, text, sizeof text), 0);
+            snprintf(command, sizeof command, "%s/coverage.sh %s 0 dynamic", VGPU_SOURCE, file);
+        } else {
+            assert_true(share == 100);
+        }
+    }
+    snprintf(command, sizeof command, "%s/coverage.sh %s 99 >/dev/null", VGPU_SOURCE, file);
+    assert_int_not_equal(system(command), 0);
+    close(fd);
+    unlink(file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(each_fault_is_told), cmocka_unit_test(corrected_programs_are_silent),
-                                       cmocka_unit_test(settings_choose_the_end)};
+                                       cmocka_unit_test(settings_choose_the_end), cmocka_unit_test(coverage_is_gathered)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
