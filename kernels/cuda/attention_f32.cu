@@ -37,7 +37,7 @@ __device__ __forceinline__ float row_sum(float x)
     return x;
 }
 
-template <class T, int MAX_DIM, bool WIDE> __global__ void __launch_bounds__(THREADS) attention_f32_kernel(attention_args a)
+template <class T, int MAX_DIM, bool WIDE> __global__ void __launch_bounds__(THREADS, MAX_DIM == 512 ? 1 : 2) attention_f32_kernel(attention_args a)
 {
     extern __shared__ __align__(16) float shared[];
     const int dim = a.head_dim, row = threadIdx.x / LANES, lane = threadIdx.x % LANES, head = blockIdx.y;
