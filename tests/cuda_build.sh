@@ -2,7 +2,7 @@
 # cuda_build.sh NVCC FOLDER [--write]: compiles every kernel for all architectures without a warning and without a spilled
 # register, and compares what each needs with docs/cuda-kernels.csv. A kernel that is not in the table, that is in it alone,
 # that needs more than SLACK more registers, or more shared or local memory than noted, is an error; --write makes the table
-# anew. Needs no GPU and no cuobjdump: the numbers are in the sections of the object files (cuda_kernels.py).
+# anew. Needs no GPU and no cuobjdump: the numbers are in the cubins (cuda_kernels.py).
 set -euo pipefail
 nvcc=$1 scratch=$2 write=${3:-}
 root=$(cd "$(dirname "$0")/.." && pwd)

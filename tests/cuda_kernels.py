@@ -1,9 +1,9 @@
 """cuda_kernels.py [--write] TABLE SOURCES FOLDER: what each kernel needs on each architecture, from the cubins under FOLDER,
 against the committed TABLE (CSV); --write writes it and its page (TABLE with .md).
 
-A cubin is an ELF file: section .text.KERNEL has the register count in the upper byte of sh_info; .nv.shared.KERNEL is its
-static shared memory; .nv.info.KERNEL holds, among others, attribute 0x2f (EIATTR_REGCOUNT) and 0x23 (EIATTR_MIN_STACK_SIZE,
-in .nv.info). Dynamic shared memory and threads are launch parameters: LAUNCH below repeats those of the sources.
+A cubin is an ELF file: .nv.info lists by kernel attribute 0x2f (registers) and 0x11 (bytes of its local frame);
+.nv.shared.KERNEL is its static shared memory. Dynamic shared memory and threads are launch parameters: LAUNCH below repeats
+those of the sources.
 """
 import csv
 import pathlib
@@ -37,7 +37,7 @@ THREADS = 256  # of all others
 
 
 def sections(data):
-    """(name, sh_info, size, content) of an ELF file."""
+    """(name, size, content) of an ELF file."""
     at, = struct.unpack_from("<Q", data, 40)
     entry, count, names = struct.unpack_from("<HHH", data, 58)
     headers = [struct.unpack_from("<IIQQQQIIQQ", data, at + i * entry) for i in range(count)]
@@ -45,20 +45,20 @@ def sections(data):
     for h in headers:
         name = data[strings + h[0]:data.index(b"\0", strings + h[0])].decode()
         content = b"" if h[1] == 8 else data[h[4]:h[4] + h[5]]
-        yield name, h[7], h[5], content
+        yield name, h[5], content
 
 
-def local_bytes(info, symbols):
-    """Frame sizes by kernel: EIATTR_FRAME_SIZE (0x11) of .nv.info, 8-byte payload {symbol, bytes}."""
+def attribute_of(info, symbols, wanted):
+    """One attribute of .nv.info by kernel: entries {form, attribute, size}, here with a payload {symbol, value}."""
     found, at = {}, 0
     while at + 4 <= len(info):
         form, attribute, size = info[at], info[at + 1], struct.unpack_from("<H", info, at + 2)[0]
         at += 4
         if form != 4:  # the value is in the header itself
             continue
-        if attribute == 0x11 and size == 8:
-            symbol, frame = struct.unpack_from("<II", info, at)
-            found[symbols[symbol]] = frame
+        if attribute == wanted and size == 8:
+            symbol, value = struct.unpack_from("<II", info, at)
+            found[symbols[symbol]] = value
         at += size
     return found
 
@@ -67,19 +67,22 @@ def kernels(cubin):
     """name -> (registers, static shared bytes, local bytes)."""
     data = cubin.read_bytes()
     all_sections = list(sections(data))
-    by_name = {name: (info, size, content) for name, info, size, content in all_sections}
-    table, strings = by_name[".symtab"][2], by_name[".strtab"][2]
+    by_name = {name: (size, content) for name, size, content in all_sections}
+    table, strings = by_name[".symtab"][1], by_name[".strtab"][1]
     symbols = {}
     for i in range(len(table) // 24):
         name, = struct.unpack_from("<I", table, i * 24)
         symbols[i] = strings[name:strings.index(b"\0", name)].decode()
-    frames = local_bytes(by_name[".nv.info"][2], symbols)
+    if ".nv.info" not in by_name:
+        return {}
+    frames = attribute_of(by_name[".nv.info"][1], symbols, 0x11)
+    registers = attribute_of(by_name[".nv.info"][1], symbols, 0x2f)
     found = {}
-    for name, info, _, _ in all_sections:
+    for name, _, _ in all_sections:
         if name.startswith(".text."):
             kernel = name[len(".text."):]
-            shared = by_name.get(".nv.shared." + kernel, (0, 0, b""))[1]
-            found[kernel] = (info >> 24, shared, frames.get(kernel, 0))
+            shared = by_name.get(".nv.shared." + kernel, (0, b""))[0]
+            found[kernel] = (registers[kernel], shared, frames.get(kernel, 0))
     return found
 
 
@@ -123,7 +126,7 @@ def measure(sources, folder):
     rows = []
     for source in sorted(sources.glob("*.cu")):
         for arch in LIMITS:
-            cubins = sorted((folder / source.stem).glob(f"*sm_{arch}*.cubin"))
+            cubins = sorted((folder / source.stem).glob(f"*_{arch}.cubin"))
             assert len(cubins) == 1, f"{source.stem}: {len(cubins)} cubins for {arch}"
             found = kernels(cubins[0])
             names = plain_names(list(found))
