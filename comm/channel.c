@@ -11,9 +11,11 @@
 typedef struct host_channel {
     channel        base;
     bool           staged;
-    unsigned char *stage; /* for what the host cannot reach; used by one call after the other, in stream order */
+    /* staged: */
+    event         *last; /* end of the last transfer: all follow each other, also on different streams, since all use */
+    unsigned char *stage; /* for what the host cannot reach */
     size_t         stage_bytes;
-    message       *staged_list; /* [MAX_MESSAGES] of the call that runs */
+    message       *list; /* [MAX_MESSAGES] of the call that runs */
 } host_channel;
 
 typedef struct chain_work {
@@ -56,7 +58,7 @@ _Static_assert(sizeof(swap_work) <= STREAM_CALL_BYTES, "arguments of a swap");
 /* The same messages, one after the other in the stage. */
 static const message *at_stage(const host_channel *c, const message *list, int n, int n_before, size_t *at)
 {
-    message *out = c->staged_list + n_before;
+    message *out = c->list + n_before;
     for (int i = 0; i < n; i++) {
         out[i] = (message){list[i].peer, c->stage + *at, list[i].bytes};
         *at += list[i].bytes;
@@ -104,11 +106,13 @@ static status host_chain(channel *base, stream *s, int root, void *buf, size_t b
     host_channel *c = (host_channel *)base;
     chain_work    work = {base->comm, root, buf, bytes, *log};
     if (!c->staged) return stream_call(s, do_chain, &work, sizeof(work));
+    TRY(stream_wait(s, c->last));
     TRY(grow_stage(c, s, bytes));
     work.buf = c->stage;
     if (comm_rank(base->comm) == root) TRY(stream_copy_out(s, c->stage, buf, bytes));
     TRY(stream_call(s, do_chain, &work, sizeof(work)));
     if (comm_rank(base->comm) != root) TRY(stream_copy_in(s, buf, c->stage, bytes));
+    TRY(event_record(c->last, s));
 fail:
     return st;
 }
@@ -122,12 +126,14 @@ static status put_staged_swap(host_channel *c, stream *s, const swap_work *work,
         return err_set(ST_COMM, "swap: more than %d messages", MAX_MESSAGES);
     for (int i = 0; i < work->n_sends; i++) bytes += sends[i].bytes;
     for (int i = 0; i < work->n_receives; i++) bytes += receives[i].bytes;
+    TRY(stream_wait(s, c->last));
     TRY(grow_stage(c, s, bytes));
     for (int i = 0; i < work->n_sends; at += sends[i++].bytes)
         TRY(stream_copy_out(s, c->stage + at, sends[i].data, sends[i].bytes));
     TRY(stream_call(s, do_swap, work, sizeof(*work)));
     for (int i = 0; i < work->n_receives; at += receives[i++].bytes)
         TRY(stream_copy_in(s, receives[i].data, c->stage + at, receives[i].bytes));
+    TRY(event_record(c->last, s));
 fail:
     return st;
 }
@@ -150,24 +156,32 @@ static status host_swap(channel *base, stream *s, const message *sends, int n_se
 static void host_close(channel *base)
 {
     host_channel *c = (host_channel *)base;
+    event_close(c->last);
     free(c->stage);
-    free(c->staged_list);
+    free(c->list);
     free(c);
 }
 
-status channel_host_open(channel **out, comm *c, bool staged)
+status channel_host_open(channel **out, comm *c, device *dev, bool staged)
 {
+    status        st = ST_OK;
     host_channel *h = calloc(1, sizeof(*h));
     if (h == NULL) return err_set(ST_NO_MEMORY, "channel: %zu bytes", sizeof(*h));
     h->base = (channel){.comm = c, .close = host_close, .chain = host_chain, .swap = host_swap};
     h->staged = staged;
-    if (staged) h->staged_list = calloc(MAX_MESSAGES, sizeof(*h->staged_list));
-    if (staged && h->staged_list == NULL) {
-        host_close(&h->base);
-        return err_set(ST_NO_MEMORY, "channel: %d messages", MAX_MESSAGES);
+    if (staged) {
+        h->list = calloc(MAX_MESSAGES, sizeof(*h->list));
+        if (h->list == NULL) {
+            st = err_set(ST_NO_MEMORY, "channel: %d messages", MAX_MESSAGES);
+            goto fail;
+        }
+        TRY(event_open(&h->last, dev));
     }
     *out = &h->base;
     return ST_OK;
+fail:
+    host_close(&h->base);
+    return st;
 }
 
 /* ---- the service thread's eye on channels */

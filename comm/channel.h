@@ -26,7 +26,7 @@ typedef struct channel {
     void   (*abort)(struct channel *c);
 } channel;
 
-status channel_host_open(channel **out, comm *c, bool staged);
+status channel_host_open(channel **out, comm *c, device *dev, bool staged);
 /* Collective over c, with the same status on all. */
 status channel_nccl_open(channel **out, comm *c, device *dev);
 

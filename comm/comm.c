@@ -23,6 +23,7 @@ status comm_open(comm **out, int *argc, char ***argv)
         return st;
     }
     c->whole = c;
+    c->stages = getenv("DYPE_TEST_STAGE_TRANSFERS") != NULL;
     st = comm_agree(c, service_open(&c->service, c->transport));
     if (st != ST_OK) {
         service_close(c->service, false);
@@ -62,7 +63,7 @@ status comm_split_node(comm **out, comm *c)
 void comm_close(comm *c)
 {
     if (c == NULL) return;
-    if (c->channel != NULL) c->channel->close(c->channel);
+    comm_close_channel(c);
     service_close(c->service, true);
     c->transport->close(c->transport);
     free(c);
@@ -214,14 +215,22 @@ status comm_receive(comm *c, int from, void *buf, size_t bytes)
 
 status comm_open_channel(comm *c, device *dev, const char **how)
 {
-    const bool on_gpu = device_kind_of(dev) == DEVICE_CUDA;
+    const bool on_gpu = device_kind_of(dev) == DEVICE_CUDA, staged = on_gpu || c->whole->stages;
     if (how != NULL) *how = on_gpu ? "MPI, staged in host memory" : "MPI";
 #ifdef WITH_NCCL
-    if (how != NULL && on_gpu) *how = "NCCL";
-    if (c->channel == NULL && comm_size(c) > 1 && on_gpu && !c->whole->stages) return channel_nccl_open(&c->channel, c, dev);
+    if (on_gpu && !c->whole->stages) {
+        if (how != NULL) *how = "NCCL";
+        return c->channel != NULL || comm_size(c) == 1 ? ST_OK : channel_nccl_open(&c->channel, c, dev);
+    }
 #endif
     if (c->channel != NULL || comm_size(c) == 1) return ST_OK;
-    return comm_agree(c, channel_host_open(&c->channel, c, on_gpu || c->whole->stages));
+    return comm_agree(c, channel_host_open(&c->channel, c, dev, staged));
+}
+
+void comm_close_channel(comm *c)
+{
+    if (c->channel != NULL) c->channel->close(c->channel);
+    c->channel = NULL;
 }
 
 /* A rank alone has nobody to send to, whatever its device. */

@@ -68,8 +68,10 @@ typedef struct message {
 } message;
 
 /* Opens what device memory needs to travel between the ranks of c: on a CUDA device NCCL, else MPI (*how tells, for
- * people; static, may be NULL). Collective; once is enough, and it is done when c is closed, which dev outlives. */
+ * people; static, may be NULL). Collective; once is enough. */
 status comm_open_channel(comm *c, device *dev, const char **how);
+/* Collective, before the device is closed; comm_close does it too. */
+void comm_close_channel(comm *c);
 
 /* Where a transfer tells what it does. */
 typedef struct travel_log {

@@ -14,7 +14,7 @@ struct comm {
     comm        *whole; /* the first group, this one was split from it or is it: it counts bytes and has the service */
     service     *service;
     channel     *channel; /* NULL until comm_open_channel, and for a rank alone */
-    bool         stages;  /* first group, set by tests before channels are opened: stage memory that the host could reach */
+    bool         stages;  /* first group, for tests, set before channels are opened: stage transfers that could do without */
     _Atomic int64_t exchange_bytes;
 };
 

@@ -122,10 +122,10 @@ static status choose_backend(program *p, device_opts *opts)
     char       id[DEVICE_GPU_ID] = "";
     const bool asked = p->options.backend == BACKEND_CUDA;
     if (!asked && (p->options.backend != BACKEND_AUTO || !HAS_CUDA)) return ST_OK;
-    st = device_gpu_count(&n_gpus);
-    int none = st != ST_OK; /* 1 only when no rank has a GPU: then it is no mistake */
+    const status found_st = device_gpu_count(&n_gpus);
+    int          none = found_st != ST_OK; /* 1 for all when no rank has a GPU: then it is no mistake */
     TRY(comm_min_int(p->comm, &none));
-    st = comm_agree(p->comm, st);
+    st = comm_agree(p->comm, found_st);
     if (st != ST_OK && none && !asked) {
         report_line(p->report, "computing on the processor: %s", err_text());
         err_clear();
@@ -467,8 +467,9 @@ static void close_all(program *p)
 {
     renderer_close(p->renderer);
     dump_close(p->dump);
-    device_close(p->dev);
     grid_close(&p->grid);
+    comm_close_channel(p->comm);
+    device_close(p->dev);
     report_close(p->lead_report);
     model_close(p->model);
     job_close(p->job);

@@ -149,6 +149,7 @@ static void exchange(comm *c, device_kind kind, const plan *p)
     int64_t      before = comm_exchange_bytes(c);
     size_t       n_all = 0, at = 0;
     opts.kind = kind;
+    opts.ordinal = comm_world_rank(c); /* of a GPU */
     for (int r = 0; r < n; r++) n_all += (size_t)p->n_rows[r] * ROW_FLOATS;
     const size_t n_mine = (size_t)p->n_rows[rank] * ROW_FLOATS;
     float *mine = NULL, *seen = malloc((n_all + 1) * sizeof(float));
@@ -200,6 +201,7 @@ static void exchange(comm *c, device_kind kind, const plan *p)
     kv_exchange_close(x);
     device_free(dev, mine);
     stream_close(s);
+    comm_close_channel(c);
     device_close(dev);
     free(host);
     free(seen);
@@ -235,6 +237,7 @@ static void an_exchange_that_one_rank_cannot_open(comm *c)
         CHECK(strncmp(err_text(), want, strlen(want)) == 0);
     }
     kv_exchange_close(x);
+    comm_close_channel(c);
     device_close(dev);
 }
 
@@ -251,6 +254,7 @@ static void swaps(comm *c, device_kind kind)
     double      seconds = 0;
     device_opts opts = DEVICE_OPTS_INIT;
     opts.kind = kind;
+    opts.ordinal = comm_world_rank(c); /* of a GPU */
     CHECK(host != NULL && device_open(&dev, &opts) == ST_OK && stream_open(&s, dev) == ST_OK);
     CHECK(device_alloc(dev, MAX_RANKS * MOST, "sends", (void **)&out) == ST_OK);
     CHECK(device_alloc(dev, MAX_RANKS * MOST, "receives", (void **)&in) == ST_OK);
@@ -283,6 +287,7 @@ static void swaps(comm *c, device_kind kind)
     device_free(dev, out);
     device_free(dev, in);
     stream_close(s);
+    comm_close_channel(c);
     device_close(dev);
     free(host);
 }
@@ -346,11 +351,14 @@ static void heads_and_rows(comm *c, device_kind kind, int ulysses, exchange_sche
     for (int r = 0; r < n; r++) total += rows_of[r];
     for (int r = 0; r < rank; r++) first += rows_of[r];
     opts.kind = kind;
+    opts.ordinal = comm_world_rank(c); /* of a GPU */
     CHECK(grid_open(&g, c, (grid_shape){1, ulysses, n / ulysses}) == ST_OK);
     CHECK(device_open(&dev, &opts) == ST_OK && stream_open(&s, dev) == ST_OK && host != NULL && seen != NULL && home != NULL);
     CHECK(device_alloc(dev, n_mine * row_bytes, "kv", (void **)&kv) == ST_OK);
     CHECK(device_alloc(dev, n_mine * ALL * sizeof(float), "q", (void **)&q) == ST_OK);
     CHECK(device_alloc(dev, n_mine * 2 * ALL * sizeof(float), "out", (void **)&out) == ST_OK);
+    memset(home, 0, (n_mine + 1) * 2 * ALL * sizeof(float)); /* rows of outputs lie apart: what is between is read too */
+    CHECK(stream_copy_in(s, out, home, n_mine * 2 * ALL * sizeof(float)) == ST_OK && stream_sync(s) == ST_OK);
     const int64_t before = comm_exchange_bytes(c);
     CHECK(kv_exchange_open(&x, &(kv_exchange_opts){.comm = g.ring, .ulysses = g.ulysses, .dev = dev, .n_rows = rows_of,
                                                    .row_bytes = row_bytes, .n_heads = HEADS, .schedule = schedule}) == ST_OK);
@@ -427,22 +435,21 @@ static void heads_and_rows(comm *c, device_kind kind, int ulysses, exchange_sche
     device_free(dev, q);
     device_free(dev, out);
     stream_close(s);
-    device_close(dev);
     grid_close(&g);
+    device_close(dev);
     free(host);
     free(seen);
     free(home);
 }
 
 /* All that moves device memory, on each kind of device. */
-static void device_memory(comm *c, int n_ranks)
+static void device_memory(comm *c, int n_ranks, const device_kind kinds[2])
 {
-    static const device_kind kinds[] = {DEVICE_CPU, DEVICE_STRICT};
     static const plan *const plans[] = {&UNEVEN, &REVERSED, &LAST_ONLY, &NOTHING, &CLASSIC, &CLASSIC_LAST};
-    for (size_t k = 0; k < 2; k++)
+    for (size_t k = 0; k < 2 && (k == 0 || kinds[k] != kinds[0]); k++)
         for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) exchange(c, kinds[k], plans[i]);
-    if (n_ranks <= 3) exchange(c, DEVICE_CPU, &LARGE);
-    for (size_t k = 0; k < 2; k++) {
+    if (n_ranks <= 3) exchange(c, kinds[0], &LARGE);
+    for (size_t k = 0; k < 2 && (k == 0 || kinds[k] != kinds[0]); k++) {
         swaps(c, kinds[k]);
         for (int ulysses = 1; ulysses <= n_ranks; ulysses++)
             for (int schedule = 0; n_ranks % ulysses == 0 && schedule < 2; schedule++)
@@ -450,8 +457,21 @@ static void device_memory(comm *c, int n_ranks)
     }
 }
 
-static int worker(int argc, char **argv, int n_ranks)
+/* The same for a device whose memory the host does not see: channels opened from now on stage what they send. */
+static void staged_device_memory(comm *c, int n_ranks, const device_kind kinds[2])
 {
+    comm *part = NULL;
+    c->stages = true;
+    CHECK(comm_split(&part, c, 0, comm_rank(c)) == ST_OK);
+    device_memory(part, n_ranks, kinds);
+    comm_close(part);
+    c->stages = false;
+}
+
+/* On GPUs only what moves device memory. */
+static int worker(int argc, char **argv, int n_ranks, bool on_gpu)
+{
+    static const device_kind host_kinds[] = {DEVICE_CPU, DEVICE_STRICT}, gpu_kinds[] = {DEVICE_CUDA, DEVICE_CUDA};
     comm *c = NULL;
     if (comm_open(&c, &argc, &argv) != ST_OK) {
         fprintf(stderr, "%s\n", err_text());
@@ -459,6 +479,12 @@ static int worker(int argc, char **argv, int n_ranks)
     }
     CHECK(comm_size(c) == n_ranks); /* an mpirun of another MPI starts many ranks that are each alone */
     CHECK(comm_local_size(c) == n_ranks && comm_local_rank(c) == comm_rank(c));
+    if (on_gpu) {
+        device_memory(c, n_ranks, gpu_kinds);
+        staged_device_memory(c, n_ranks, gpu_kinds);
+        comm_close(c);
+        return 0;
+    }
     agreement(c);
     agreement_of_failures(c);
     c->transport->piece_bytes = 300007; /* more than a chunk of the exchange */
@@ -467,35 +493,52 @@ static int worker(int argc, char **argv, int n_ranks)
     rows_to_and_from_their_owners(c);
     c->transport->piece_bytes = 1 << 30;
     bytes_sent_add_up(c);
-    device_memory(c, n_ranks);
+    device_memory(c, n_ranks, host_kinds);
     an_exchange_that_one_rank_cannot_open(c);
     grids(c);
-    /* The same for a device whose memory the host does not see: channels opened from now on stage what they send. */
-    comm *part = NULL;
-    c->stages = true;
-    CHECK(comm_split(&part, c, 0, comm_rank(c)) == ST_OK);
-    device_memory(part, n_ranks);
-    comm_close(part);
+    staged_device_memory(c, n_ranks, host_kinds);
     comm_close(c);
     return 0;
 }
 
 static const char *self;
 
-static void ranks_understand_each_other(void **state)
+/* With environment: on that many virtual GPUs. */
+static void understand_each_other(int n_ranks, const char *environment)
 {
-    const int   n_ranks = *(const int *)*state;
     char        arguments[32];
     program_run run;
-    snprintf(arguments, sizeof(arguments), "--worker %d", n_ranks);
+    snprintf(arguments, sizeof(arguments), "--worker %d%s", n_ranks, environment != NULL ? " gpu" : "");
 #ifdef WITH_MPI
     const int launched = n_ranks;
 #else
     const int launched = 0; /* without mpirun */
 #endif
-    program_start_other(&run, self, "/", NULL, launched, 120, arguments);
+    program_start_other(&run, self, "/", environment, launched, 240, arguments);
     if (run.exit_code != 0) fail_msg("%d ranks: exit code %d\n%s", n_ranks, run.exit_code, run.output);
     program_run_free(&run);
+}
+
+static void ranks_understand_each_other(void **state)
+{
+    understand_each_other(*(const int *)*state, NULL);
+}
+
+static void gpus_understand_each_other(void **state)
+{
+    (void)state;
+#if defined(WITH_NCCL) && defined(VGPU_DIR)
+    static const int counts[] = {2, 3, 4, 8};
+    for (unsigned i = 0; i < 4; i++) {
+        char environment[1024];
+        if (!program_full() && i != 1 && i != program_draw(900, 4)) continue;
+        snprintf(environment, sizeof(environment), "LD_LIBRARY_PATH='%s' VGPU_DEVICES=%d VGPU_SEED=%u", VGPU_DIR, counts[i],
+                 program_draw(910 + i, 1000));
+        understand_each_other(counts[i], environment);
+    }
+#else
+    print_message("not run: device memory between GPUs (built without CUDA, NCCL or MPI)\n");
+#endif
 }
 
 int main(int argc, char **argv)
@@ -509,8 +552,9 @@ int main(int argc, char **argv)
         {"5_ranks_understand_each_other", ranks_understand_each_other, NULL, NULL, &counts[3]},
         {"8_ranks_understand_each_other", ranks_understand_each_other, NULL, NULL, &counts[4]},
 #endif
+        cmocka_unit_test(gpus_understand_each_other),
     };
-    if (argc > 2 && strcmp(argv[1], "--worker") == 0) return worker(argc, argv, atoi(argv[2]));
+    if (argc > 2 && strcmp(argv[1], "--worker") == 0) return worker(argc, argv, atoi(argv[2]), argc > 3);
     self = realpath("/proc/self/exe", NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* One line per instruction of a kernel that this process has launched, in the columns
- *   kernel <tab> PTX line <tab> statement <tab> executed (0 or 1) <tab> source line <tab> text
- * Lines of several processes may follow each other: coverage.py joins them. */
+ *   kernel <tab> PTX line <tab> statement <tab> executed (0 or 1) <tab> source line <tab> text when not executed
+ * and one line for a kernel that it has not: kernel <tab> - <tab> number of instructions.
+ * Lines of several processes may follow each other: coverage.sh joins them. */
 #include "coverage.h"
 
 #include <cstdio>
@@ -33,7 +34,12 @@ void coverage_write()
     for (Module *m : module_list())
         for (auto &[name, k] : m->kernels) {
             const Program &p = k->program;
-            if (!k->launches || p.code.empty()) continue;
+            if (!k->launches || p.code.empty()) {
+                unsigned n = 0;
+                for (const PtxStatement &statement : m->ptx.functions[name].body) n += statement.kind == PtxStatement::INSTRUCTION && statement.text[0] != '.';
+                out += name + "\t-\t" + std::to_string(n) + "\n";
+                continue;
+            }
             /* A statement of a function that is called twice is there twice: executed once is executed. */
             std::map<unsigned, std::pair<const ProgramText *, bool>> statements;
             for (size_t pc = 0; pc + 1 < p.code.size(); ++pc) {
@@ -43,7 +49,7 @@ void coverage_write()
             }
             for (auto &[id, entry] : statements)
                 out += name + "\t" + std::to_string(entry.first->line) + "\t" + std::to_string(id) + "\t" + (entry.second ? "1" : "0") + "\t" +
-                       std::to_string(entry.first->source_line) + "\t" + entry.first->text + "\n";
+                       std::to_string(entry.first->source_line) + "\t" + (entry.second ? std::string() : entry.first->text) + "\n";
         }
     if (out.empty()) return;
     FILE *f = fopen(settings().coverage.c_str(), "a");

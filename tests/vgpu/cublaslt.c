@@ -347,7 +347,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
         memcpy(&p.algo, given, sizeof(p.algo));
     } else {
         const preference any = {.magic = MAGIC_PREFERENCE, .reduction_mask = CUBLASLT_REDUCTION_SCHEME_MASK,
-                                .alignment = {1, 1, 1, 1}, .max_workspace = workspace_bytes, .impl_mask = UINT64_MAX};
+                                .alignment = {1, 1, 1, 1} /* no more than elements */, .max_workspace = workspace_bytes, .impl_mask = UINT64_MAX};
         status = algo_propose(&p.problem, &any, &p.algo, 1, &n_found);
         if (status == CUBLAS_STATUS_SUCCESS && n_found == 0) status = CUBLAS_STATUS_NOT_SUPPORTED;
     }

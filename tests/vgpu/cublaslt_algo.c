@@ -169,7 +169,8 @@ cublasStatus_t algo_propose(const problem *p, const preference *pref, lt_algo *o
             for (int side = 0; side < 4; side++) {
                 const layout  *l = &p->side[side];
                 const uint32_t want = algo_alignment(&a, side);
-                aligned &= pref->alignment[side] % want == 0 || pref->alignment[side] == 1; /* 1: pointers are looked at later */
+                /* Elements are aligned anyway, whatever the preference says. */
+                aligned &= pref->alignment[side] % want == 0 || want == type_bytes(l->type);
                 aligned &= (uint64_t)l->ld * type_bytes(l->type) % want == 0 &&
                            (l->n_batch == 1 || (uint64_t)l->batch_stride * type_bytes(l->type) % want == 0);
             }

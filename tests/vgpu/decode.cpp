@@ -642,7 +642,11 @@ class Decoder {
             b == "clz" || b == "bfind" || b == "brev" || b == "and" || b == "or" || b == "xor" || b == "not" || b == "cnot" ||
             b == "dp4a")
             return bits(i, op, o);
-        if (bytes == 0) fail("opcode '" + b + "' is not known, in '" + p_.texts.back().text + "'");
+        static const char *arithmetic[] = {"add", "sub", "mul", "mad", "fma", "div", "rem", "abs", "neg", "min", "max", "sad", "addc", "subc", "madc", "mul24",
+                                           "mad24", "rcp", "sqrt", "rsqrt", "sin", "cos", "lg2", "ex2", "tanh", "copysign"};
+        bool known = false;
+        for (const char *name : arithmetic) known = known || b == name;
+        if (!known || bytes == 0) fail("opcode '" + b + "' is not known, in '" + p_.texts.back().text + "'");
         if (type[0] == 'f' || type[0] == 'b') return floating(i, op, o);
         return integer(i, op, o);
     }

@@ -16,6 +16,8 @@ namespace vgpu {
 namespace {
 
 std::atomic<int> n_faults;
+std::mutex last_lock;
+std::string *last_message = nullptr;
 thread_local cudaError_t last_error = cudaSuccess;
 
 struct Objects {
@@ -77,6 +79,11 @@ void fault_report(int device, cudaError_t error, const std::string &message)
 {
     ++n_faults;
     std::string name = error != cudaSuccess ? std::string(" [") + cudaGetErrorName(error) + "]" : std::string();
+    {
+        std::lock_guard<std::mutex> guard(last_lock);
+        if (!last_message) last_message = new std::string;
+        *last_message = message + name;
+    }
     fflush(stdout);
     fprintf(stderr, "vgpu: %s%s\n", message.c_str(), name.c_str());
     if (settings().on_error == OnError::ABORT) abort();
@@ -86,6 +93,19 @@ void fault_report(int device, cudaError_t error, const std::string &message)
 int fault_count()
 {
     return n_faults;
+}
+
+std::string fault_last()
+{
+    std::lock_guard<std::mutex> guard(last_lock);
+    return last_message ? *last_message : std::string();
+}
+
+void fault_forget()
+{
+    std::lock_guard<std::mutex> guard(last_lock);
+    n_faults = 0;
+    if (last_message) last_message->clear();
 }
 
 cudaError_t error_sticky()

@@ -121,10 +121,10 @@ __attribute__((noinline)) bool gather(Warp &w, const Instr &i, u32 *m)
     for (u32 left = all; left;) {
         int lane = __builtin_ctz(left);
         u32 need = wanted ? wanted[lane] : ALL_LANES, same = 0;
-        if (!(need >> lane & 1))
-            warp_fault(w, i, lane, cudaErrorLaunchFailure, "the lane is not in its own mask 0x%08x", need);
         for (int l = 0; l < LANES; ++l)
             if ((left >> l & 1) && (!wanted || wanted[l] == need)) same |= 1u << l;
+        if (same & ~need)
+            warp_fault(w, i, __builtin_ctz(same & ~need), cudaErrorLaunchFailure, "the lane is not in its own mask 0x%08x", need);
         if (need & ~same) {
             u32 gone = need & ~w.alive;
             if (gone)
@@ -200,7 +200,8 @@ bool run_warp(Warp &w, Program &p)
             m &= i.guard_negated ? ~g : g;
         }
         ++count;
-        if (m && !executed[w.pc]) executed[w.pc] = 1;
+        /* A branch is executed also when it is not taken. */
+        if ((m || i.kind == Kind::BRANCH) && !executed[w.pc]) executed[w.pc] = 1;
         switch (i.kind) {
         case Kind::PLAIN:
             if (m) i.op(w, i, m);
@@ -511,9 +512,9 @@ u64 permuted(u64 k, u64 n, u64 seed, u64 launch)
     return (begin + static_cast<u64>(static_cast<unsigned __int128>(k) * step % n)) % n;
 }
 
-void work(Launch &l)
+/* Not inlined: the thread's own worker is looked up once per launch. */
+__attribute__((noinline)) void work_with(Worker &worker, Launch &l)
 {
-    static thread_local Worker worker;
     Block b = {};
     prepare(worker, l, b);
     u64 n = static_cast<u64>(l.grid.x) * l.grid.y * l.grid.z;
@@ -529,6 +530,12 @@ void work(Launch &l)
     u64 count = 0;
     for (int k = 0; k < b.n_warps; ++k) count += worker.warps[k].n_instr;
     l.n_instr += count;
+}
+
+void work(Launch &l)
+{
+    static thread_local Worker worker;
+    work_with(worker, l);
 }
 
 /* ---- threads ---- */

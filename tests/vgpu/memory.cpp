@@ -179,7 +179,12 @@ std::string memory_describe(u64 address)
         std::string what = fault_format("allocation %llu (%s, %llu bytes at 0x%llx, device %d)", number(a->number), a->name.c_str(),
                                         number(a->n_bytes), number(a->begin), a->device);
         if (!a->live) return fault_format("%llu bytes into freed ", number(address - a->begin)) + what;
-        if (address >= a->begin + a->n_bytes) return fault_format("%llu bytes past the end of ", number(address - a->begin - a->n_bytes)) + what;
+        Allocation *next = owner(address + GRANULE); /* an underrun ends in the granule before its allocation */
+        u64 past = address - a->begin - a->n_bytes;
+        if (address >= a->begin + a->n_bytes && next && next != a && next->live && next->begin - address < past)
+            return fault_format("%llu bytes before allocation %llu (%s, %llu bytes at 0x%llx, device %d)", number(next->begin - address),
+                                number(next->number), next->name.c_str(), number(next->n_bytes), number(next->begin), next->device);
+        if (address >= a->begin + a->n_bytes) return fault_format("%llu bytes past the end of ", number(past)) + what;
         return fault_format("%llu bytes into ", number(address - a->begin)) + what;
     }
     u64 offset = address - m.base;

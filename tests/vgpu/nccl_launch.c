@@ -328,14 +328,16 @@ static vgpu_progress step(launch *l)
     if (c->result != ncclSuccess) return VGPU_FAILED;
     if (l->turn != c->n_done) return VGPU_AGAIN;
     if (!l->begun && !begin(l)) return VGPU_FAILED; /* told by vgpu_memory */
-    const bool moved = mesh_pump(c, l);
-    for (int r = 0; r < c->n; r++)
-        if (r != c->rank && !meet_all(l, r)) {
-            flush(c);
-            return fault(c);
-        }
-    if (c->result != ncclSuccess) return fault(c);
-    mesh_pump(c, l);
+    bool moved = false;
+    for (int pass = 0; pass < 2; pass++) { /* data sets off as soon as calls have met */
+        moved |= mesh_pump(c, l);
+        for (int r = 0; r < c->n; r++)
+            if (r != c->rank && !meet_all(l, r)) {
+                flush(c);
+                return fault(c);
+            }
+        if (c->result != ncclSuccess) return fault(c);
+    }
     if (lacks_rank(l)) return VGPU_AGAIN;
     if (is_complete(l)) return end(l);
     if (moved) l->moved = nccl_now();

@@ -187,31 +187,70 @@ template <class M, int N> void store_global(Warp &w, const Instr &i, u32 m, cons
     }
 }
 
+/* Offsets of all lanes in shared memory, checked at once; told lane by lane when one is wrong. */
+inline void shared_offsets(Warp &w, const Instr &i, u32 m, const u64 *a, u32 n, const char *verb, u32 *at)
+{
+    u64 high = 0, bits = 0;
+    EACH_LANE
+    {
+        high = a[l] > high ? a[l] : high;
+        bits |= a[l];
+        at[l] = static_cast<u32>(a[l]);
+    }
+    if (high + n > w.block->shared_bytes || high + n < high || (bits & (n - 1)))
+        for (int l = 0; l < LANES; ++l)
+            if (m >> l & 1) shared_offset(w, i, l, a[l], n, verb);
+}
+
+template <class D, class M> inline void gather(Warp &w, s32 r, u32 m, const u8 *from, const u32 *at)
+{
+    D t[LANES];
+    EACH_LANE t[l] = static_cast<D>(load<M>(from + at[l]));
+    write_lanes(reg<D>(w, r), t, m);
+}
+
 template <class M, int N> void load_shared(Warp &w, const Instr &i, u32 m, const u64 *a)
 {
     constexpr u32 bytes = sizeof(M) * N;
     using U = typename UintOf<bytes>::type;
-    u8 *shared = w.block->shared;
+    u32 at[LANES];
+    shared_offsets(w, i, m, a, bytes, "reads", at);
+    /* Neighbours often read the same bytes: one check for all of them. */
+    u32 last = ~0u;
     for (int l = 0; l < LANES; ++l) {
-        if (!(m >> l & 1)) continue;
-        u32 at = shared_offset(w, i, l, a[l], bytes, "reads");
-        shared_read<U>(w, i, l, at);
-        for (int k = 0; k < N; ++k)
-            set_lane<M>(w, i.r[k], i.width[k], l, load<M>(shared + at + static_cast<size_t>(k) * sizeof(M)));
+        if (at[l] == last || !(m >> l & 1)) continue;
+        last = at[l];
+        shared_read<U>(w, i, l, last);
     }
+    for (int k = 0; k < N; ++k) {
+        const u8 *from = w.block->shared + static_cast<size_t>(k) * sizeof(M);
+        if (i.r[k] == NO_REGISTER) continue;
+        if (i.width[k] == 8) gather<typename std::conditional<(M(-1) < M(0)), s64, u64>::type, M>(w, i.r[k], m, from, at);
+        else if (i.width[k] == 4) gather<u32, M>(w, i.r[k], m, from, at);
+        else gather<u16, M>(w, i.r[k], m, from, at);
+    }
+}
+
+template <class D, class M> inline void scatter(Warp &w, s32 r, u32 m, u8 *to, const u32 *at)
+{
+    const D *d = reg<D>(w, r);
+    for (int l = 0; l < LANES; ++l)
+        if (m >> l & 1) store<M>(to + at[l], static_cast<M>(d[l]));
 }
 
 template <class M, int N> void store_shared(Warp &w, const Instr &i, u32 m, const u64 *a)
 {
     constexpr u32 bytes = sizeof(M) * N;
     using U = typename UintOf<bytes>::type;
-    u8 *shared = w.block->shared;
-    for (int l = 0; l < LANES; ++l) {
-        if (!(m >> l & 1)) continue;
-        u32 at = shared_offset(w, i, l, a[l], bytes, "writes");
-        shared_write<U>(w, i, l, at);
-        for (int k = 0; k < N; ++k)
-            store<M>(shared + at + static_cast<size_t>(k) * sizeof(M), get_lane<M>(w, i.r[1 + k], i.width[1 + k], l));
+    u32 at[LANES];
+    shared_offsets(w, i, m, a, bytes, "writes", at);
+    for (int l = 0; l < LANES; ++l)
+        if (m >> l & 1) shared_write<U>(w, i, l, at[l]);
+    for (int k = 0; k < N; ++k) {
+        u8 *to = w.block->shared + static_cast<size_t>(k) * sizeof(M);
+        if (i.width[1 + k] == 8) scatter<u64, M>(w, i.r[1 + k], m, to, at);
+        else if (i.width[1 + k] == 4) scatter<u32, M>(w, i.r[1 + k], m, to, at);
+        else scatter<u16, M>(w, i.r[1 + k], m, to, at);
     }
 }
 

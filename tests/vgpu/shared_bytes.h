@@ -106,7 +106,7 @@ template <class U> inline void shared_read(Warp &w, const Instr &i, int lane, u3
     U writer = load<U>(b.writer + at);
     if (writer != 0 && writer != me) shared_read_fault(w, i, lane, at, sizeof(U));
     U reader = load<U>(b.reader + at);
-    if (reader == me) return;
+    if (reader == me || reader == repeated<U>(WARP_MANY)) return;
     if (reader == 0) {
         store<U>(b.reader + at, me);
         return;
@@ -122,12 +122,13 @@ template <class U> inline void shared_write(Warp &w, const Instr &i, int lane, u
     U old = load<U>(b.state + at);
     /* pending and gap have bit 1 set */
     if ((old & repeated<U>(2)) != 0) shared_write_fault(w, i, lane, at, sizeof(U), false);
+    if (b.races) {
+        U me = repeated<U>(static_cast<u8>(w.index + 1));
+        U writer = load<U>(b.writer + at), reader = load<U>(b.reader + at);
+        if ((writer != 0 && writer != me) || (reader != 0 && reader != me)) shared_write_fault(w, i, lane, at, sizeof(U), false);
+        store<U>(b.writer + at, me);
+    }
     store<U>(b.state + at, repeated<U>(state));
-    if (!b.races) return;
-    U me = repeated<U>(static_cast<u8>(w.index + 1));
-    U writer = load<U>(b.writer + at), reader = load<U>(b.reader + at);
-    if ((writer != 0 && writer != me) || (reader != 0 && reader != me)) shared_write_fault(w, i, lane, at, sizeof(U), false);
-    store<U>(b.writer + at, me);
 }
 
 /* An atomic operation reads and writes; atomics of other warps are no race. */

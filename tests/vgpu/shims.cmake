@@ -33,6 +33,7 @@ if(NCCL_INCLUDE)
   target_include_directories(vgpu_nccl SYSTEM PRIVATE ${NCCL_INCLUDE})
   list(APPEND vgpu_shims vgpu_nccl)
 endif()
+set(vgpu_shims ${vgpu_shims} PARENT_SCOPE)
 
 # Programs link the real libraries and meet the replacements by LD_LIBRARY_PATH.
 function(vgpu_shim_test name)
