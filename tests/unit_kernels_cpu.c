@@ -414,6 +414,155 @@ static void weights_may_lie_anywhere(void **state)
     free(w), free(x), free(odd);
 }
 
+/* ---- what only moves elements, and GroupNorm's last steps: the same arithmetic on both sides, so the same bits ---- */
+
+static void gathered_rows_are_the_same(void **state)
+{
+    (void)state;
+    enum { ROWS = 7, WIDTH = 37, N_TABLE = 50 };
+    static const int32_t ids[ROWS] = {3, 49, 0, 0, 17, 48, 3};
+    static const dtype sources[] = {DT_F32, DT_BF16, DT_F16};
+    for (int form = 0; form < 12; form++) { /* type, type of the table, with and without a summand */
+        dtype type = types[form & 1], source = sources[form / 4];
+        void *table = array_make("table", source, N_TABLE * WIDTH, 0.0f, 1.0f);
+        void *add = (form & 2) != 0 ? array_make("add", source, ROWS * WIDTH, 0.0f, 1.0f) : NULL;
+        void *want = array_make("y", type, ROWS * WIDTH, 0.0f, 1.0f), *got = array_copy(want, type, ROWS * WIDTH);
+        gather_rows_args args = {.table = table, .add = add, .ids = ids, .y = want, .n_rows = ROWS, .width = WIDTH,
+                                 .table_type = source, .add_type = source, .type = type};
+        assert_ok(plain->gather_rows(plain_ctx, &args));
+        args.y = got;
+        assert_ok(cpu->gather_rows(cpu_ctx, &args));
+        assert_same_bits(got, want, ROWS * WIDTH * dtype_bytes(type), "gather_rows");
+        free(table), free(add), free(want), free(got);
+    }
+}
+
+static void copied_rows_are_the_same(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t ldx, ldy, bytes; /* of 16, 4, 2 and 1 at once */
+    } cases[] = {{160, 96, 64}, {52, 44, 36}, {34, 30, 22}, {33, 29, 17}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        enum { ROWS = 9, BYTES = ROWS * 160 };
+        void *x = array_make("x", DT_BF16, BYTES / 2, 0.0f, 1.0f);
+        void *want = array_make("y", DT_BF16, BYTES / 2, 0.0f, 1.0f), *got = array_copy(want, DT_BF16, BYTES / 2);
+        copy_rows_args args = {.x = x, .y = want, .ldx_bytes = cases[i].ldx, .ldy_bytes = cases[i].ldy,
+                               .row_bytes = cases[i].bytes, .n_rows = ROWS};
+        assert_ok(plain->copy_rows(plain_ctx, &args));
+        args.y = got;
+        assert_ok(cpu->copy_rows(cpu_ctx, &args));
+        assert_same_bits(got, want, BYTES, "copy_rows");
+        free(x), free(want), free(got);
+    }
+}
+
+static void unpacked_latents_are_the_same(void **state)
+{
+    (void)state;
+    enum { H = 6, W = 10, C = 5, N = H * W * C };
+    for (int form = 0; form < 4; form++) { /* bits: type, parity */
+        dtype type = types[form & 1];
+        float *packed = array_make("packed", DT_F32, N, 0.0f, 1.0f);
+        void *want = array_make("z", type, N, 0.0f, 1.0f), *got = array_copy(want, type, N);
+        latent_unpack_args args = {.packed = packed, .z = want, .height = H, .width = W, .channels = C,
+                                   .scaling = 0.3611f, .shift = 0.1159f, .type = type, .parity = (form & 2) != 0};
+        assert_ok(plain->latent_unpack(plain_ctx, &args));
+        args.z = got;
+        assert_ok(cpu->latent_unpack(cpu_ctx, &args));
+        assert_same_bits(got, want, N * dtype_bytes(type), "latent_unpack");
+        free(packed), free(want), free(got);
+    }
+}
+
+static void group_totals_become_factors(void **state)
+{
+    (void)state;
+    enum { HEIGHT = 21, CHANNELS = 96, GROUPS = 32, N = GROUPS * 2 };
+    double sums[HEIGHT * N], want[N], got[N];
+    float *scale = array_make("scale", DT_F32, CHANNELS, 1.0f, 0.3f), *shift = array_make("shift", DT_F32, CHANNELS, 0.0f, 1.0f);
+    float *noise = array_make("sums", DT_F32, HEIGHT * N, 0.1f, 1.0f);
+    for (int i = 0; i < HEIGHT * N; i++) /* sums of 3 x 40 values, and of their squares */
+        sums[i] = i % 2 == 0 ? 120.0 * (double)noise[i] : 120.0 * (1.0 + 2.0 * (double)noise[i - 1] * (double)noise[i - 1]);
+    for (int part = 0; part < 2; part++) { /* the rows above, then the rest */
+        group_add_args add = {.sums = sums + part * 10 * N, .totals = want, .height = part == 0 ? 10 : HEIGHT - 10,
+                              .groups = GROUPS, .first = part == 0};
+        assert_ok(plain->group_add(plain_ctx, &add));
+        add.totals = got;
+        assert_ok(cpu->group_add(cpu_ctx, &add));
+    }
+    assert_same_bits(got, want, sizeof(want), "group_add");
+    for (int parity = 0; parity < 2; parity++) {
+        float mul[2][CHANNELS], plus[2][CHANNELS];
+        group_finish_args args = {.totals = want, .scale = scale, .shift = shift, .n_pixels = HEIGHT * 40,
+                                  .channels = CHANNELS, .groups = GROUPS, .eps = 1e-6f, .parity = parity == 1};
+        for (int i = 0; i < 2; i++) {
+            args.mul = mul[i];
+            args.add = plus[i];
+            assert_ok(i == 0 ? plain->group_finish(plain_ctx, &args) : cpu->group_finish(cpu_ctx, &args));
+        }
+        assert_same_bits(mul[1], mul[0], sizeof(mul[0]), "group_finish, factors");
+        assert_same_bits(plus[1], plus[0], sizeof(plus[0]), "group_finish, summands");
+    }
+    free(scale), free(shift), free(noise);
+}
+
+/* Rows 2^31 + 64 elements apart, of ordinary contents: the second row starts past what 32 bits hold. Only a GPU's table
+ * leaves out what lies between; memory that nobody touches costs nothing. */
+static void offsets_are_64_bit(void **state)
+{
+    (void)state;
+    enum { WIDTH = 64 };
+    const int64_t far = ((int64_t)1 << 31) + 64;
+    const size_t  bytes = (size_t)(far + WIDTH) * sizeof(float);
+    char *x = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *y = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (x == MAP_FAILED || y == MAP_FAILED) {
+        print_message("not run: kernels over offsets past 2^31 (address space is limited here)\n");
+        skip();
+    }
+    for (int t = 0; t < 2; t++) {
+        const dtype  type = types[t];
+        const size_t row = WIDTH * dtype_bytes(type), at = (size_t)far * dtype_bytes(type);
+        char *near = array_make("x", type, 2 * WIDTH, 0.5f, 1.0f), want[2 * WIDTH * sizeof(float)];
+        void *w = array_make("w", type, WIDTH * WIDTH, 0.0f, 0.1f);
+        float *scale = array_make("scale", DT_F32, WIDTH, 1.0f, 0.3f);
+        memcpy(x, near, row);
+        memcpy(x + at, near + row, row);
+        layernorm_args norm = {.x = near, .y = want, .ldx = WIDTH, .ldy = WIDTH, .n_rows = 2, .width = WIDTH, .eps = 1e-6f,
+                               .type = type};
+        rmsnorm_args rms = {.x = near, .y = want, .scale = scale, .ldx = WIDTH, .ldy = WIDTH, .n_rows = 2, .width = WIDTH,
+                            .eps = 1e-6f, .type = type};
+        linear_args linear = {.x = near, .y = want, .w = {w, NULL, type, DT_F32}, .ldx = WIDTH, .ldy = WIDTH, .n_rows = 2,
+                              .n_in = WIDTH, .n_out = WIDTH, .type = type, .y_type = type, .act = ACT_SILU};
+        copy_rows_args copy = {.x = near, .y = want, .ldx_bytes = (int64_t)row, .ldy_bytes = (int64_t)row,
+                               .row_bytes = (int64_t)row, .n_rows = 2};
+        for (int op = 0; op < 4; op++) {
+            if (op == 0) assert_ok(cpu->layernorm(cpu_ctx, &norm));
+            if (op == 1) assert_ok(cpu->rmsnorm(cpu_ctx, &rms));
+            if (op == 2) assert_ok(cpu->linear(cpu_ctx, &linear));
+            if (op == 3) assert_ok(cpu->copy_rows(cpu_ctx, &copy));
+            norm.x = rms.x = linear.x = copy.x = x;
+            norm.y = rms.y = linear.y = copy.y = y;
+            norm.ldx = norm.ldy = rms.ldx = rms.ldy = linear.ldx = linear.ldy = far;
+            copy.ldx_bytes = copy.ldy_bytes = (int64_t)at;
+            if (op == 0) assert_ok(cpu->layernorm(cpu_ctx, &norm));
+            if (op == 1) assert_ok(cpu->rmsnorm(cpu_ctx, &rms));
+            if (op == 2) assert_ok(cpu->linear(cpu_ctx, &linear));
+            if (op == 3) assert_ok(cpu->copy_rows(cpu_ctx, &copy));
+            assert_same_bits(y, want, row, "the first row");
+            assert_same_bits(y + at, want + row, row, "a row past 2^31");
+            norm.x = rms.x = linear.x = copy.x = near;
+            norm.y = rms.y = linear.y = copy.y = want;
+            norm.ldx = norm.ldy = rms.ldx = rms.ldy = linear.ldx = linear.ldy = WIDTH;
+            copy.ldx_bytes = copy.ldy_bytes = (int64_t)row;
+        }
+        free(near), free(w), free(scale);
+    }
+    munmap(x, bytes);
+    munmap(y, bytes);
+}
+
 /* ---- pictures of more than 2^31 elements ---- */
 
 /* 32 rows of 2^17 pixels of 512 channels, and one row more: the last row lies wholly past 2^31. All zero but for its last pixels,
@@ -436,7 +585,7 @@ static uint16_t *far_picture(size_t *bytes)
     return x;
 }
 
-static void offsets_are_64_bit(void **state)
+static void pictures_past_2_31_are_right(void **state)
 {
     (void)state;
     enum { OUT = 8, GROUPS = 4 };
@@ -513,8 +662,13 @@ static int run_all(const kernel_table *subject)
         cmocka_unit_test(bf16_conversion_meets_every_pattern),
         cmocka_unit_test(f16_weights_meet_every_pattern),
         cmocka_unit_test(weights_may_lie_anywhere),
-        cmocka_unit_test(offsets_are_64_bit),
+        cmocka_unit_test(pictures_past_2_31_are_right),
         cmocka_unit_test(results_past_2_31_have_their_place),
+        cmocka_unit_test(gathered_rows_are_the_same),
+        cmocka_unit_test(copied_rows_are_the_same),
+        cmocka_unit_test(unpacked_latents_are_the_same),
+        cmocka_unit_test(group_totals_become_factors),
+        cmocka_unit_test(offsets_are_64_bit),
     };
     plain = kernels_plain();
     cpu = subject;

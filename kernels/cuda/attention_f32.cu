@@ -6,7 +6,7 @@
  * through shared memory in chunks of 32 channels (rows of 36 floats: no bank conflicts); a thread has 4 keys. For p v,
  * V comes in chunks of 8 keys; a thread has 4 neighbouring channels in every 64. m, l and out stay in registers over all
  * tiles and are what travels between blocks of keys. q: [n_q, heads, D], k, v: [n_kv, heads, D] with strides; grid
- * (rows / 16, heads). Shared memory (D + D / 2 + 4 x 36 + ...) x 64 bytes, 53 KiB at D = 512. */
+ * (rows / 16, heads). Shared memory q, a chunk of K or V, and p: 17 KiB at D = 64, 52 KiB at D = 512. */
 #include "attention.cuh"
 
 enum { THREADS = 256, ROWS = 16, LANES = 16, CHANNELS = 32, K_ROW = 36, V_KEYS = 8 };
@@ -37,7 +37,7 @@ __device__ __forceinline__ float row_sum(float x)
     return x;
 }
 
-template <class T, int MAX_DIM, bool WIDE> __global__ void __launch_bounds__(THREADS) attention_f32_kernel(attention_args a)
+template <class T, int MAX_DIM, bool WIDE> __global__ void __launch_bounds__(THREADS, MAX_DIM == 512 ? 1 : 2) attention_f32_kernel(attention_args a)
 {
     extern __shared__ __align__(16) float shared[];
     const int dim = a.head_dim, row = threadIdx.x / LANES, lane = threadIdx.x % LANES, head = blockIdx.y;

@@ -28,7 +28,7 @@ static __host__ __device__ __forceinline__ int32_t pieces(int32_t n, int32_t of)
 /* ---- weights */
 
 /* To [chunk][tap][c_out padded][CHUNK_BF16]. */
-__global__ void __launch_bounds__(THREADS) pack_bf16_kernel(conv_args a, bf16 *to, int64_t n)
+__global__ void __launch_bounds__(THREADS, 4) pack_bf16_kernel(conv_args a, bf16 *to, int64_t n)
 {
     const int64_t step = (int64_t)gridDim.x * THREADS;
     const int32_t taps = a.kernel * a.kernel, n_out = pieces(a.c_out, COUT) * COUT;
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(THREADS) pack_bf16_kernel(conv_args a, bf16 *t
 }
 
 /* To [chunk][tap][CHUNK_F32][c_out padded]. */
-__global__ void __launch_bounds__(THREADS) pack_f32_kernel(conv_args a, float *to, int64_t n)
+__global__ void __launch_bounds__(THREADS, 4) pack_f32_kernel(conv_args a, float *to, int64_t n)
 {
     const int64_t step = (int64_t)gridDim.x * THREADS;
     const int32_t taps = a.kernel * a.kernel, n_out = pieces(a.c_out, COUT) * COUT;
@@ -172,7 +172,7 @@ template <class Y, bool WIDE> __global__ void __launch_bounds__(THREADS, 2)
             }
 }
 
-__global__ void __launch_bounds__(THREADS) conv_f32_kernel(conv_args a, const float *weights, int32_t n_across)
+__global__ void __launch_bounds__(THREADS, 2) conv_f32_kernel(conv_args a, const float *weights, int32_t n_across)
 {
     extern __shared__ __align__(16) float shared_f32[];
     const int reach = a.kernel / 2, halo_w = TILE_W_F32 + 2 * reach, n_halo = (TILE_H + 2 * reach) * halo_w;

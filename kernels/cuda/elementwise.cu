@@ -4,7 +4,7 @@
 
 enum { THREADS = 256, WIDE = 8 };
 
-template <int N, class F> __global__ void __launch_bounds__(THREADS) each_kernel(F f, int64_t n)
+template <int N, class F> __global__ void __launch_bounds__(THREADS, 4) each_kernel(F f, int64_t n)
 {
     const int64_t step = (int64_t)gridDim.x * THREADS, first = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     for (int64_t i = first; i < n / N; i += step) f.template run<N>(i * N);
@@ -12,11 +12,18 @@ template <int N, class F> __global__ void __launch_bounds__(THREADS) each_kernel
         for (int64_t i = n / N * N + first; i < n; i += step) f.template run<1>(i);
 }
 
-template <class F> static status each(cuda_queue *q, const F &f, int64_t n, bool wide, const char *what)
+/* One element at a time. */
+template <class F> static status each_one(cuda_queue *q, const F &f, int64_t n, const char *what)
 {
     if (n == 0) return ST_OK;
-    if (wide) each_kernel<WIDE><<<blocks_for(q, n / WIDE, THREADS), THREADS, 0, q->stream>>>(f, n);
-    else each_kernel<1><<<blocks_for(q, n, THREADS), THREADS, 0, q->stream>>>(f, n);
+    each_kernel<1><<<blocks_for(q, n, THREADS), THREADS, 0, q->stream>>>(f, n);
+    return cuda_status(cudaGetLastError(), what);
+}
+
+template <class F> static status each(cuda_queue *q, const F &f, int64_t n, bool wide, const char *what)
+{
+    if (n == 0 || !wide) return each_one(q, f, n, what);
+    each_kernel<WIDE><<<blocks_for(q, n / WIDE, THREADS), THREADS, 0, q->stream>>>(f, n);
     return cuda_status(cudaGetLastError(), what);
 }
 
@@ -222,16 +229,16 @@ extern "C" status to_u8_cuda(cuda_queue *q, const to_u8_args *a)
 extern "C" status gather_rows_cuda(cuda_queue *q, const gather_rows_args *a)
 {
     const int64_t n = (int64_t)a->n_rows * a->width;
-    if (a->type == DT_F32) return each(q, gather_each<float>{*a}, n, false, "gather_rows");
-    return each(q, gather_each<bf16>{*a}, n, false, "gather_rows");
+    if (a->type == DT_F32) return each_one(q, gather_each<float>{*a}, n, "gather_rows");
+    return each_one(q, gather_each<bf16>{*a}, n, "gather_rows");
 }
 
 extern "C" status latent_unpack_cuda(cuda_queue *q, const latent_unpack_args *a)
 {
     const int64_t n = (int64_t)a->height * a->width * a->channels;
     const bool parity = a->parity && a->type == DT_BF16;
-    if (a->type == DT_F32) return each(q, unpack_each<float>{*a, parity}, n, false, "latent_unpack");
-    return each(q, unpack_each<bf16>{*a, parity}, n, false, "latent_unpack");
+    if (a->type == DT_F32) return each_one(q, unpack_each<float>{*a, parity}, n, "latent_unpack");
+    return each_one(q, unpack_each<bf16>{*a, parity}, n, "latent_unpack");
 }
 
 extern "C" status copy_rows_cuda(cuda_queue *q, const copy_rows_args *a)
@@ -239,8 +246,8 @@ extern "C" status copy_rows_cuda(cuda_queue *q, const copy_rows_args *a)
     const uint64_t all = (uint64_t)(uintptr_t)a->x | (uint64_t)(uintptr_t)a->y | (uint64_t)a->ldx_bytes |
                          (uint64_t)a->ldy_bytes | (uint64_t)a->row_bytes;
     const int64_t bytes = a->row_bytes * a->n_rows;
-    if (all % 16 == 0) return each(q, copy_each<uint4>{*a}, bytes / 16, false, "copy_rows");
-    if (all % 4 == 0) return each(q, copy_each<uint32_t>{*a}, bytes / 4, false, "copy_rows");
-    if (all % 2 == 0) return each(q, copy_each<uint16_t>{*a}, bytes / 2, false, "copy_rows");
-    return each(q, copy_each<uint8_t>{*a}, bytes, false, "copy_rows");
+    if (all % 16 == 0) return each_one(q, copy_each<uint4>{*a}, bytes / 16, "copy_rows");
+    if (all % 4 == 0) return each_one(q, copy_each<uint32_t>{*a}, bytes / 4, "copy_rows");
+    if (all % 2 == 0) return each_one(q, copy_each<uint16_t>{*a}, bytes / 2, "copy_rows");
+    return each_one(q, copy_each<uint8_t>{*a}, bytes, "copy_rows");
 }

@@ -11,7 +11,7 @@
 
 enum { THREADS = 256, MAX_GROUPS = 128 };
 
-template <class T, int N> __global__ void __launch_bounds__(THREADS) group_sums_kernel(group_sums_args a)
+template <class T, int N> __global__ void __launch_bounds__(THREADS, 4) group_sums_kernel(group_sums_args a)
 {
     __shared__ double part[THREADS][2], total[MAX_GROUPS][2];
     const int64_t row = blockIdx.x;

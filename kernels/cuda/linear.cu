@@ -12,7 +12,7 @@ enum { THREADS = 256 };
 static const int64_t PRODUCT_BYTES = (int64_t)24 << 20; /* of fp32 products at once */
 
 /* N neighbouring columns a thread; blocks in y take rows in turn. */
-template <class Y, int N> __global__ void __launch_bounds__(THREADS)
+template <class Y, int N> __global__ void __launch_bounds__(THREADS, 4)
     linear_end_kernel(linear_args a, const float *product, int64_t first_row, int32_t n_rows)
 {
     const int32_t col = (int32_t)(blockIdx.x * THREADS + threadIdx.x) * N;

@@ -12,7 +12,7 @@
 
 enum { THREADS = 256, HEAD_WARPS = 8, MAX_HEAD = 512 };
 
-template <class T, int N> __global__ void __launch_bounds__(THREADS) layernorm_kernel(layernorm_args a)
+template <class T, int N> __global__ void __launch_bounds__(THREADS, 4) layernorm_kernel(layernorm_args a)
 {
     __shared__ float slots[THREADS / 32];
     const int64_t row = blockIdx.x;
@@ -46,7 +46,7 @@ template <class T, int N> __global__ void __launch_bounds__(THREADS) layernorm_k
     }
 }
 
-template <class T, int N> __global__ void __launch_bounds__(THREADS) rmsnorm_kernel(rmsnorm_args a)
+template <class T, int N> __global__ void __launch_bounds__(THREADS, 4) rmsnorm_kernel(rmsnorm_args a)
 {
     __shared__ float slots[THREADS / 32];
     const int64_t row = blockIdx.x;
@@ -69,7 +69,7 @@ template <class T, int N> __global__ void __launch_bounds__(THREADS) rmsnorm_ker
 }
 
 /* WIDE: a pair is one load and one store. */
-template <class T, bool WIDE> __global__ void __launch_bounds__(HEAD_WARPS * 32) qk_norm_rope_kernel(qk_norm_rope_args a)
+template <class T, bool WIDE> __global__ void __launch_bounds__(HEAD_WARPS * 32, 4) qk_norm_rope_kernel(qk_norm_rope_args a)
 {
     const int64_t item = (int64_t)blockIdx.x * HEAD_WARPS + threadIdx.x / 32;
     if (item >= (int64_t)a.n_rows * a.n_heads) return;
