@@ -117,7 +117,7 @@ class Decoder {
         if (!p_.gaps.empty() && p_.shared_bytes) p_.shared_bytes = (p_.shared_bytes + align - 1) / align * align, close_gap();
         for (auto [constant, offset] : dynamic_constants_) p_.constants[constant].value = p_.shared_bytes + offset;
         p_.executed.assign(p_.code.size(), 0);
-        p_.register_bytes = (p_.register_bytes + 63) / 64 * 64;
+        program_place_registers(&p_, registers_);
     }
 
   private:
@@ -140,6 +140,7 @@ class Decoder {
     vector<std::shared_ptr<Scope>> function_scopes_; /* of the functions being inlined: ret goes to their end */
     vector<Fixup> fixups_;
     vector<TableFixup> table_fixups_;
+    vector<ProgramRegister> registers_; /* those of .reg that are used */
     std::unordered_map<string, s32> constants_;
     std::unordered_map<string, s32> specials_;
     vector<std::pair<size_t, u64>> dynamic_constants_;
@@ -230,7 +231,7 @@ class Decoder {
             for (const string &name : ptx_split(rest.substr(space))) {
                 size_t less = name.find('<');
                 if (less == string::npos) {
-                    scope->names[name] = {Name::REGISTER, new_register(width), static_cast<u8>(width)};
+                    scope->names[name] = {Name::REGISTER, NO_REGISTER, static_cast<u8>(width)};
                     continue;
                 }
                 int n = atoi(name.c_str() + less + 1);
@@ -427,7 +428,10 @@ class Decoder {
 
     s32 register_of(Name *n)
     {
-        if (n->offset == NO_REGISTER) n->offset = new_register(n->width);
+        if (n->offset == NO_REGISTER) {
+            n->offset = new_register(n->width);
+            registers_.push_back({n->offset, n->width});
+        }
         return n->offset;
     }
 
@@ -482,6 +486,7 @@ class Decoder {
         if (n->width < width) fail("destination '" + text + "' is narrower than the result");
         i->r[k] = register_of(const_cast<Name *>(n));
         i->width[k] = n->width;
+        i->written = static_cast<u16>(i->written | 1u << k);
     }
 
     /* [base], [base+offset], [number]; *space is what the name says, -1 for a register. */
@@ -1087,8 +1092,10 @@ class Decoder {
         Instr shift = i;
         string text = o[1];
         s32 top = new_register(8);
+        registers_.push_back({top, 8});
         shift.r[0] = top;
         shift.width[0] = 8;
+        shift.written = 1;
         source(&shift, 1, text, 8);
         shift.r[2] = constant(WINDOW_BITS, 4);
         finish(&shift, "shr.u64");

@@ -57,6 +57,14 @@ struct Program {
     std::vector<u8> executed;   /* per instruction, over the whole process */
 };
 
+struct ProgramRegister {
+    s32 offset;
+    u8  width;
+};
+
+/* registers.cpp: gives the decoder's registers places that they share. */
+void program_place_registers(Program *program, const std::vector<ProgramRegister> &registers);
+
 /* Throws PtxError: an unknown opcode is named with its line. */
 void program_decode(Program *program, const PtxModule &module, const std::string &kernel);
 /* The function for a key of the tables in ops_*.cpp, for this processor; NULL when there is none. */

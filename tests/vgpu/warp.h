@@ -59,6 +59,7 @@ struct Instr {
     bool  guard_negated = false;
     u8    mode = 0;
     u8    n = 1;                     /* elements of a vector access; fragments of ldmatrix */
+    u16   written = 0;               /* operands that are results, a bit each */
     s32   guard = NO_REGISTER;       /* predicate */
     s32   r[MAX_OPERANDS];           /* byte offsets into the registers of the warp */
     u8    width[MAX_OPERANDS];       /* bytes per lane of that register; 0 for a predicate */
