@@ -7,8 +7,10 @@
 #include <unordered_map>
 #include "program.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 using std::string;
 using std::vector;
@@ -18,12 +20,12 @@ enum : u32 { SHARED_GAP = 16 }; /* unused bytes after each shared variable: runn
 struct Name {
     enum Kind { REGISTER, KERNEL_PARAM, LOCAL, SHARED, DYNAMIC_SHARED, GLOBAL } kind;
     s32 offset; /* register, or address in its space */
-    u8  width;  /* register: bytes per lane, 0 predicate */
+    u8 width;   /* register: bytes per lane, 0 predicate */
 };
 
 struct Scope {
     std::unordered_map<string, Name> names;
-    std::unordered_map<string, s32>  labels;
+    std::unordered_map<string, s32> labels;
 };
 
 struct Opcode {
@@ -71,9 +73,12 @@ string unsigned_type(unsigned bytes)
     return "u" + std::to_string(bytes * 8);
 }
 
-class Decoder {
+class Decoder
+{
   public:
-    Decoder(Program *out, const PtxModule &module) : p_(*out), module_(module) {}
+    Decoder(Program *out, const PtxModule &module) : p_(*out), module_(module)
+    {
+    }
 
     void decode(const string &kernel)
     {
@@ -105,17 +110,21 @@ class Decoder {
         Instr exit = start();
         exit.kind = Kind::EXIT;
         p_.code.push_back(exit);
-        for (const Fixup &fix : fixups_) p_.code[fix.instr].target = label(fix);
+        for (const Fixup &fix : fixups_)
+            p_.code[fix.instr].target = label(fix);
         for (const TableFixup &fix : table_fixups_) {
             vector<s32> table;
-            for (const string &name : fix.labels) table.push_back(label({fix.instr, name, fix.scopes, fix.line}));
+            for (const string &name : fix.labels)
+                table.push_back(label({fix.instr, name, fix.scopes, fix.line}));
             p_.code[fix.instr].table = static_cast<s32>(p_.tables.size());
             p_.tables.push_back(table);
         }
         /* Dynamic shared memory comes after all static variables. */
         u32 align = dynamic_align_ > 16 ? dynamic_align_ : 16;
-        if (!p_.gaps.empty() && p_.shared_bytes) p_.shared_bytes = (p_.shared_bytes + align - 1) / align * align, close_gap();
-        for (auto [constant, offset] : dynamic_constants_) p_.constants[constant].value = p_.shared_bytes + offset;
+        if (!p_.gaps.empty() && p_.shared_bytes)
+            p_.shared_bytes = (p_.shared_bytes + align - 1) / align * align, close_gap();
+        for (auto [constant, offset] : dynamic_constants_)
+            p_.constants[constant].value = p_.shared_bytes + offset;
         p_.executed.assign(p_.code.size(), 0);
         program_place_registers(&p_, registers_);
     }
@@ -236,16 +245,22 @@ class Decoder {
                 }
                 int n = atoi(name.c_str() + less + 1);
                 for (int k = 0; k < n; ++k) /* placed when first met: most of a long list may be unused */
-                    scope->names[name.substr(0, less) + std::to_string(k)] = {Name::REGISTER, NO_REGISTER, static_cast<u8>(width)};
+                    scope->names[name.substr(0, less) + std::to_string(k)] = {Name::REGISTER, NO_REGISTER,
+                                                                              static_cast<u8>(width)};
             }
             return;
         }
         for (const PtxVariable &v : ptx_parse_variables(text, line_)) {
             switch (v.space) {
-            case PtxSpace::SHARED: place_shared(v, scope); break;
+            case PtxSpace::SHARED:
+                place_shared(v, scope);
+                break;
             case PtxSpace::LOCAL:
-            case PtxSpace::PARAM: scope->names[v.name] = {Name::LOCAL, place_local(v.n_bytes, v.align), 0}; break;
-            default: fail("variable '" + v.name + "' in a function");
+            case PtxSpace::PARAM:
+                scope->names[v.name] = {Name::LOCAL, place_local(v.n_bytes, v.align), 0};
+                break;
+            default:
+                fail("variable '" + v.name + "' in a function");
             }
         }
     }
@@ -259,7 +274,9 @@ class Decoder {
         for (const PtxStatement &s : f.body) {
             line_ = s.line;
             switch (s.kind) {
-            case PtxStatement::OPEN: scopes_.emplace_back(new Scope); break;
+            case PtxStatement::OPEN:
+                scopes_.emplace_back(new Scope);
+                break;
             case PtxStatement::CLOSE:
                 if (scopes_.size() <= base) fail("a brace too many");
                 scopes_.pop_back();
@@ -269,8 +286,10 @@ class Decoder {
                 last_label_ = s.text;
                 break;
             case PtxStatement::INSTRUCTION:
-                if (s.text[0] == '.') directive(s.text);
-                else instruction(s);
+                if (s.text[0] == '.')
+                    directive(s.text);
+                else
+                    instruction(s);
             }
         }
         if (!is_kernel) {
@@ -282,17 +301,21 @@ class Decoder {
 
     void directive(const string &text)
     {
-        if (text.compare(0, 4, ".reg") == 0 || text.compare(0, 6, ".local") == 0 || text.compare(0, 7, ".shared") == 0 ||
-            text.compare(0, 6, ".param") == 0 || text.compare(0, 7, ".extern") == 0)
+        if (text.compare(0, 4, ".reg") == 0 || text.compare(0, 6, ".local") == 0 ||
+            text.compare(0, 7, ".shared") == 0 || text.compare(0, 6, ".param") == 0 ||
+            text.compare(0, 7, ".extern") == 0)
             declare(text);
-        else if (text.compare(0, 14, ".branchtargets") == 0) branch_targets_[last_label_] = ptx_split(text.substr(14));
-        else if (text.compare(0, 7, ".pragma") != 0 && text.compare(0, 14, ".callprototype") != 0) fail("directive '" + text + "'");
+        else if (text.compare(0, 14, ".branchtargets") == 0)
+            branch_targets_[last_label_] = ptx_split(text.substr(14));
+        else if (text.compare(0, 7, ".pragma") != 0 && text.compare(0, 14, ".callprototype") != 0)
+            fail("directive '" + text + "'");
     }
 
     Instr start() const
     {
         Instr i;
-        for (s32 &r : i.r) r = NO_REGISTER;
+        for (s32 &r : i.r)
+            r = NO_REGISTER;
         memset(i.width, 0, sizeof i.width);
         i.line = line_;
         i.text = static_cast<u32>(p_.texts.size() - 1);
@@ -310,13 +333,17 @@ class Decoder {
         string part;
         size_t i = 0;
         auto flush = [&] {
-            if (op.base.empty()) op.base = part;
-            else op.mods.push_back(part);
+            if (op.base.empty())
+                op.base = part;
+            else
+                op.mods.push_back(part);
             part.clear();
         };
         for (; i < text.size(); ++i) {
-            if (text[i] == '.') flush();
-            else part += text[i];
+            if (text[i] == '.')
+                flush();
+            else
+                part += text[i];
         }
         flush();
         /* .shared::cta is .shared, .L2::128B and its like are hints */
@@ -347,15 +374,30 @@ class Decoder {
     s32 special(const string &name, unsigned width)
     {
         static const std::unordered_map<string, Special> known = {
-            {"%tid.x", Special::TID_X}, {"%tid.y", Special::TID_Y}, {"%tid.z", Special::TID_Z},
-            {"%ntid.x", Special::NTID_X}, {"%ntid.y", Special::NTID_Y}, {"%ntid.z", Special::NTID_Z},
-            {"%nctaid.x", Special::NCTAID_X}, {"%nctaid.y", Special::NCTAID_Y}, {"%nctaid.z", Special::NCTAID_Z},
-            {"%ctaid.x", Special::CTAID_X}, {"%ctaid.y", Special::CTAID_Y}, {"%ctaid.z", Special::CTAID_Z},
-            {"%laneid", Special::LANEID}, {"%warpid", Special::WARPID}, {"%nwarpid", Special::NWARPID},
-            {"%lanemask_eq", Special::LANEMASK_EQ}, {"%lanemask_lt", Special::LANEMASK_LT},
-            {"%lanemask_le", Special::LANEMASK_LE}, {"%lanemask_gt", Special::LANEMASK_GT},
-            {"%lanemask_ge", Special::LANEMASK_GE}, {"%smid", Special::SMID}, {"%nsmid", Special::NSMID},
-            {"%gridid", Special::GRIDID}, {"%dynamic_smem_size", Special::DYNAMIC_SMEM},
+            {"%tid.x", Special::TID_X},
+            {"%tid.y", Special::TID_Y},
+            {"%tid.z", Special::TID_Z},
+            {"%ntid.x", Special::NTID_X},
+            {"%ntid.y", Special::NTID_Y},
+            {"%ntid.z", Special::NTID_Z},
+            {"%nctaid.x", Special::NCTAID_X},
+            {"%nctaid.y", Special::NCTAID_Y},
+            {"%nctaid.z", Special::NCTAID_Z},
+            {"%ctaid.x", Special::CTAID_X},
+            {"%ctaid.y", Special::CTAID_Y},
+            {"%ctaid.z", Special::CTAID_Z},
+            {"%laneid", Special::LANEID},
+            {"%warpid", Special::WARPID},
+            {"%nwarpid", Special::NWARPID},
+            {"%lanemask_eq", Special::LANEMASK_EQ},
+            {"%lanemask_lt", Special::LANEMASK_LT},
+            {"%lanemask_le", Special::LANEMASK_LE},
+            {"%lanemask_gt", Special::LANEMASK_GT},
+            {"%lanemask_ge", Special::LANEMASK_GE},
+            {"%smid", Special::SMID},
+            {"%nsmid", Special::NSMID},
+            {"%gridid", Special::GRIDID},
+            {"%dynamic_smem_size", Special::DYNAMIC_SMEM},
             {"%total_smem_size", Special::TOTAL_SMEM},
         };
         auto it = known.find(name);
@@ -372,7 +414,8 @@ class Decoder {
     s32 symbol_address(const string &name, const Name &n, s64 plus, unsigned width)
     {
         switch (n.kind) {
-        case Name::GLOBAL: return constant(static_cast<u64>(plus), width, name);
+        case Name::GLOBAL:
+            return constant(static_cast<u64>(plus), width, name);
         case Name::DYNAMIC_SHARED: {
             /* not shared with other constants: its value is known at the end */
             s32 offset = new_register(width);
@@ -380,7 +423,8 @@ class Decoder {
             dynamic_constants_.emplace_back(p_.constants.size() - 1, static_cast<u64>(plus));
             return offset;
         }
-        default: return constant(static_cast<u64>(n.offset + plus), width);
+        default:
+            return constant(static_cast<u64>(n.offset + plus), width);
         }
     }
 
@@ -391,8 +435,10 @@ class Decoder {
             float f;
             memcpy(&f, &bits, 4);
             double d = static_cast<double>(f);
-            if (width == 8) memcpy(value, &d, 8);
-            else *value = bits;
+            if (width == 8)
+                memcpy(value, &d, 8);
+            else
+                *value = bits;
             return true;
         }
         if (s.size() > 2 && s[0] == '0' && (s[1] == 'd' || s[1] == 'D')) {
@@ -415,8 +461,10 @@ class Decoder {
             double d = strtod(s.c_str(), nullptr);
             float f = static_cast<float>(d);
             *value = 0;
-            if (width == 8) memcpy(value, &d, 8);
-            else memcpy(value, &f, 4);
+            if (width == 8)
+                memcpy(value, &d, 8);
+            else
+                memcpy(value, &f, 4);
             return true;
         }
         char *end;
@@ -441,7 +489,8 @@ class Decoder {
         i->width[k] = static_cast<u8>(width);
         const Name *n = find_name(text);
         if (n && n->kind == Name::REGISTER) {
-            if ((width == 0) != (n->width == 0)) fail("operand '" + text + "' is " + (width ? "a predicate" : "no predicate"));
+            if ((width == 0) != (n->width == 0))
+                fail("operand '" + text + "' is " + (width ? "a predicate" : "no predicate"));
             if (n->width < width) fail("register '" + text + "' is narrower than the operand");
             i->r[k] = register_of(const_cast<Name *>(n));
             i->width[k] = n->width;
@@ -449,7 +498,8 @@ class Decoder {
         }
         if (width == 0) {
             if (text == "1" || text == "0" || text == "-1") {
-                i->r[k] = constant(text == "0" ? 0 : ALL_LANES, 4); /* all lanes' words are equal: the first is the mask */
+                i->r[k] =
+                    constant(text == "0" ? 0 : ALL_LANES, 4); /* all lanes' words are equal: the first is the mask */
                 return;
             }
             fail("operand '" + text + "' is no predicate");
@@ -465,8 +515,10 @@ class Decoder {
             return;
         }
         size_t plus = text.find('+');
-        if (plus != string::npos && (n = find_name(ptx_trim(text.substr(0, plus)))) != nullptr && n->kind != Name::REGISTER) {
-            i->r[k] = symbol_address(ptx_trim(text.substr(0, plus)), *n, strtoll(text.c_str() + plus + 1, nullptr, 0), width);
+        if (plus != string::npos && (n = find_name(ptx_trim(text.substr(0, plus)))) != nullptr &&
+            n->kind != Name::REGISTER) {
+            i->r[k] =
+                symbol_address(ptx_trim(text.substr(0, plus)), *n, strtoll(text.c_str() + plus + 1, nullptr, 0), width);
             return;
         }
         if (!text.empty() && text[0] == '%') {
@@ -597,8 +649,8 @@ class Decoder {
         if (b == "call") return call(i, o, s);
         if (b == "trap" || b == "brkpt") return finish(&i, "trap");
         if (b == "bar" || b == "barrier") return barrier(i, op, o);
-        if (b == "membar" || b == "fence" || b == "nanosleep" || b == "prefetch" || b == "prefetchu" || b == "discard" ||
-            b == "applypriority" || b == "pmevent" || b == "griddepcontrol")
+        if (b == "membar" || b == "fence" || b == "nanosleep" || b == "prefetch" || b == "prefetchu" ||
+            b == "discard" || b == "applypriority" || b == "pmevent" || b == "griddepcontrol")
             return nothing(i);
         if (b == "mov") return move(i, op, o);
         if (b == "ld" || b == "ldu") return load(i, op, o);
@@ -623,7 +675,8 @@ class Decoder {
             vector<string> t = op.types();
             if (t.size() != 2) fail("slct wants two types");
             unsigned n = ptx_type_bytes(t[0]);
-            for (int k = 0; k < 3; ++k) k ? source(&i, k, o[static_cast<size_t>(k)], n) : destination(&i, 0, o[0], n);
+            for (int k = 0; k < 3; ++k)
+                k ? source(&i, k, o[static_cast<size_t>(k)], n) : destination(&i, 0, o[0], n);
             source(&i, 3, o[3], 4);
             return finish(&i, "slct." + bits_type(n) + "." + t[1]);
         }
@@ -643,14 +696,16 @@ class Decoder {
             return finish(&i, "testp." + type);
         }
         if (type == "pred" && (b == "and" || b == "or" || b == "xor" || b == "not")) return predicate_logic(i, op, o);
-        if (b == "lop3" || b == "shf" || b == "prmt" || b == "bfe" || b == "bfi" || b == "shl" || b == "shr" || b == "popc" ||
-            b == "clz" || b == "bfind" || b == "brev" || b == "and" || b == "or" || b == "xor" || b == "not" || b == "cnot" ||
-            b == "dp4a")
+        if (b == "lop3" || b == "shf" || b == "prmt" || b == "bfe" || b == "bfi" || b == "shl" || b == "shr" ||
+            b == "popc" || b == "clz" || b == "bfind" || b == "brev" || b == "and" || b == "or" || b == "xor" ||
+            b == "not" || b == "cnot" || b == "dp4a")
             return bits(i, op, o);
-        static const char *arithmetic[] = {"add", "sub", "mul", "mad", "fma", "div", "rem", "abs", "neg", "min", "max", "sad", "addc", "subc", "madc", "mul24",
-                                           "mad24", "rcp", "sqrt", "rsqrt", "sin", "cos", "lg2", "ex2", "tanh", "copysign"};
+        static const char *arithmetic[] = {"add",  "sub",   "mul", "mad",  "fma",  "div",  "rem",   "abs",     "neg",
+                                           "min",  "max",   "sad", "addc", "subc", "madc", "mul24", "mad24",   "rcp",
+                                           "sqrt", "rsqrt", "sin", "cos",  "lg2",  "ex2",  "tanh",  "copysign"};
         bool known = false;
-        for (const char *name : arithmetic) known = known || b == name;
+        for (const char *name : arithmetic)
+            known = known || b == name;
         if (!known || bytes == 0) fail("opcode '" + b + "' is not known, in '" + p_.texts.back().text + "'");
         if (type[0] == 'f' || type[0] == 'b') return floating(i, op, o);
         return integer(i, op, o);
@@ -703,7 +758,8 @@ class Decoder {
         string name = o[k++];
         if (k < o.size() && o[k][0] == '(') arguments = list(o[k++]);
         auto it = module_.functions.find(name);
-        if (it == module_.functions.end()) fail("call of '" + name + "': no such function (calls through pointers are not supported)");
+        if (it == module_.functions.end())
+            fail("call of '" + name + "': no such function (calls through pointers are not supported)");
         const PtxFunction &f = it->second;
         auto variable = [&](const string &v) {
             const Name *n = find_name(v);
@@ -714,10 +770,13 @@ class Decoder {
             external_call(i, name, results, arguments, variable);
             return;
         }
-        if (arguments.size() != f.params.size() || results.size() != f.results.size()) fail("call of '" + name + "' with other arguments than it takes");
+        if (arguments.size() != f.params.size() || results.size() != f.results.size())
+            fail("call of '" + name + "' with other arguments than it takes");
         auto inner = std::make_shared<Scope>();
-        for (size_t a = 0; a < arguments.size(); ++a) inner->names[f.params[a].name] = variable(arguments[a]);
-        for (size_t a = 0; a < results.size(); ++a) inner->names[f.results[a].name] = variable(results[a]);
+        for (size_t a = 0; a < arguments.size(); ++a)
+            inner->names[f.params[a].name] = variable(arguments[a]);
+        for (size_t a = 0; a < results.size(); ++a)
+            inner->names[f.results[a].name] = variable(results[a]);
         /* A guarded call is jumped over by the lanes whose guard is false. */
         auto after = std::make_shared<Scope>();
         if (i.guard != NO_REGISTER) {
@@ -737,7 +796,8 @@ class Decoder {
     }
 
     template <class F>
-    void external_call(Instr &i, const string &name, const vector<string> &results, const vector<string> &arguments, F variable)
+    void external_call(Instr &i, const string &name, const vector<string> &results, const vector<string> &arguments,
+                       F variable)
     {
         if (name == "vprintf" && arguments.size() == 2) {
             i.imm = variable(arguments[0]).offset;
@@ -770,8 +830,10 @@ class Decoder {
             /* d, barrier [, threads], predicate */
             want(o, 3, 4);
             i.imm2 = op.has("popc") ? 0 : op.has("and") ? 1 : 2;
-            if (i.imm2 == 0) destination(&i, 2, o[0], 4);
-            else destination(&i, 2, o[0], 0);
+            if (i.imm2 == 0)
+                destination(&i, 2, o[0], 4);
+            else
+                destination(&i, 2, o[0], 0);
             source(&i, 0, o[1], 4);
             if (o.size() == 4) source(&i, 1, o[2], 4);
             string p = o.back();
@@ -796,17 +858,20 @@ class Decoder {
         if (from.size() > 1) {
             unsigned part = bytes / static_cast<unsigned>(from.size());
             destination(&i, 0, o[0], bytes);
-            for (size_t k = 0; k < from.size(); ++k) source(&i, static_cast<int>(1 + k), from[k], part);
+            for (size_t k = 0; k < from.size(); ++k)
+                source(&i, static_cast<int>(1 + k), from[k], part);
             return finish(&i, "pack." + bits_type(bytes) + "." + std::to_string(from.size()));
         }
         if (to.size() > 1) {
             unsigned part = bytes / static_cast<unsigned>(to.size());
-            for (size_t k = 0; k < to.size(); ++k) destination(&i, static_cast<int>(k), to[k], part);
+            for (size_t k = 0; k < to.size(); ++k)
+                destination(&i, static_cast<int>(k), to[k], part);
             source(&i, static_cast<int>(to.size()), from[0], bytes);
             return finish(&i, "unpack." + bits_type(bytes) + "." + std::to_string(to.size()));
         }
         destination(&i, 0, to[0], bytes);
-        if (from[0] == "%clock" || from[0] == "%clock_hi" || from[0] == "%globaltimer_lo") return finish(&i, "clock.b32");
+        if (from[0] == "%clock" || from[0] == "%clock_hi" || from[0] == "%globaltimer_lo")
+            return finish(&i, "clock.b32");
         if (from[0] == "%clock64" || from[0] == "%globaltimer") return finish(&i, "clock.b64");
         source(&i, 1, from[0], bytes);
         finish(&i, "mov." + bits_type(bytes));
@@ -844,7 +909,8 @@ class Decoder {
         vector<string> to = elements(o[0]);
         if (!bytes || bytes > 8 || to.size() > 4) fail("load '" + p_.texts.back().text + "'");
         i.n = static_cast<u8>(to.size());
-        for (size_t k = 0; k < to.size(); ++k) destination(&i, static_cast<int>(k), to[k], bytes == 1 ? 2 : bytes);
+        for (size_t k = 0; k < to.size(); ++k)
+            destination(&i, static_cast<int>(k), to[k], bytes == 1 ? 2 : bytes);
         int kind;
         address(&i, static_cast<int>(to.size()), o[1], &i.imm, &kind);
         string where = space(op, kind);
@@ -863,12 +929,14 @@ class Decoder {
         i.n = static_cast<u8>(from.size());
         int kind;
         address(&i, 0, o[0], &i.imm, &kind);
-        for (size_t k = 0; k < from.size(); ++k) source(&i, static_cast<int>(1 + k), from[k], bytes == 1 ? 2 : bytes);
+        for (size_t k = 0; k < from.size(); ++k)
+            source(&i, static_cast<int>(1 + k), from[k], bytes == 1 ? 2 : bytes);
         string where = space(op, kind);
         if (where == "param") where = "local"; /* arguments of a call */
         if (op.has("const")) fail("store to constant memory");
         if (where == "global" || where == "generic") i.table = static_cast<s32>(p_.n_ranges++);
-        finish(&i, "st." + where + "." + unsigned_type(bytes) + (from.size() > 1 ? ".v" + std::to_string(from.size()) : ""));
+        finish(&i, "st." + where + "." + unsigned_type(bytes) +
+                       (from.size() > 1 ? ".v" + std::to_string(from.size()) : ""));
     }
 
     void atomic(Instr &i, const Opcode &op, vector<string> o)
@@ -883,8 +951,10 @@ class Decoder {
         int kind;
         address(&i, 1, o[1], &i.imm, &kind);
         source(&i, 2, o[2], bytes);
-        if (what == "cas") source(&i, 3, o[3], bytes);
-        else i.r[3] = i.r[2];
+        if (what == "cas")
+            source(&i, 3, o[3], bytes);
+        else
+            i.r[3] = i.r[2];
         string where = space(op, kind);
         i.imm2 = where == "shared";
         i.table = static_cast<s32>(p_.n_ranges++);
@@ -894,7 +964,8 @@ class Decoder {
 
     void async(Instr &i, const Opcode &op, const vector<string> &o)
     {
-        if (!op.has("async") || op.has("bulk") || op.has("mbarrier")) fail("opcode is not known, in '" + p_.texts.back().text + "'");
+        if (!op.has("async") || op.has("bulk") || op.has("mbarrier"))
+            fail("opcode is not known, in '" + p_.texts.back().text + "'");
         if (op.has("commit_group")) return finish(&i, "cp.async.commit");
         if (op.has("wait_all")) {
             i.imm = -1;
@@ -917,7 +988,8 @@ class Decoder {
         if (!literal(o[2], 4, &n)) fail("cp.async wants its size as a number");
         if (o.size() >= 4) {
             const Name *name = find_name(o[3]);
-            if (name && name->kind == Name::REGISTER && name->width == 0) fail("cp.async with ignore-src is not supported");
+            if (name && name->kind == Name::REGISTER && name->width == 0)
+                fail("cp.async with ignore-src is not supported");
             if (!name || name->width != 8 || o.size() == 5) source(&i, 2, o[3], 4); /* else: a cache policy */
         }
         i.table = static_cast<s32>(p_.n_ranges++);
@@ -931,7 +1003,8 @@ class Decoder {
         i.kind = Kind::COLLECTIVE;
         i.n = static_cast<u8>(to.size());
         if (!op.has("m8n8") || op.type() != "b16") fail("ldmatrix '" + p_.texts.back().text + "'");
-        for (size_t k = 0; k < to.size(); ++k) destination(&i, static_cast<int>(k), to[k], 4);
+        for (size_t k = 0; k < to.size(); ++k)
+            destination(&i, static_cast<int>(k), to[k], 4);
         int kind;
         address(&i, i.n, o[1], &i.imm, &kind);
         finish(&i, op.has("trans") ? "ldmatrix.trans" : "ldmatrix");
@@ -942,14 +1015,17 @@ class Decoder {
         want(o, 4, 4);
         string shape = op.one_of({"m16n8k16", "m16n8k8"});
         vector<string> t = op.types();
-        if (shape.empty() || t.size() != 4 || t[0] != "f32" || t[3] != "f32" || t[1] != t[2]) fail("mma '" + p_.texts.back().text + "'");
+        if (shape.empty() || t.size() != 4 || t[0] != "f32" || t[3] != "f32" || t[1] != t[2])
+            fail("mma '" + p_.texts.back().text + "'");
         i.kind = Kind::COLLECTIVE;
         int k = 0;
         for (size_t part = 0; part < 4; ++part)
             for (const string &e : elements(o[part])) {
                 if (k >= MASK_OPERAND) fail("mma with too many registers");
-                if (part == 0) destination(&i, k++, e, 4);
-                else source(&i, k++, e, 4);
+                if (part == 0)
+                    destination(&i, k++, e, 4);
+                else
+                    source(&i, k++, e, 4);
             }
         int want_registers = shape == "m16n8k16" ? 14 : t[1] == "tf32" ? 14 : 11;
         if (k != want_registers) fail("mma with " + std::to_string(k) + " registers");
@@ -967,7 +1043,8 @@ class Decoder {
         size_t bar = o[0].find('|');
         destination(&i, 0, ptx_trim(o[0].substr(0, bar)), 4);
         if (bar != string::npos) destination(&i, 4, ptx_trim(o[0].substr(bar + 1)), 0);
-        for (int k = 1; k < 4; ++k) source(&i, k, o[static_cast<size_t>(k)], 4);
+        for (int k = 1; k < 4; ++k)
+            source(&i, k, o[static_cast<size_t>(k)], 4);
         source(&i, MASK_OPERAND, o[4], 4);
         finish(&i, "shfl");
     }
@@ -997,14 +1074,16 @@ class Decoder {
         destination(&i, 0, ptx_trim(o[0].substr(0, bar)), 4);
         if (bar != string::npos) destination(&i, 4, ptx_trim(o[0].substr(bar + 1)), 0);
         source(&i, 1, o[1], bytes);
-        if (op.base == "match") return finish(&i, string("match.") + (op.has("all") ? "all." : "any.") + bits_type(bytes));
+        if (op.base == "match")
+            return finish(&i, string("match.") + (op.has("all") ? "all." : "any.") + bits_type(bytes));
         string what = op.one_of({"add", "min", "max", "and", "or", "xor"});
         finish(&i, "redux." + what + "." + op.type());
     }
 
     void compare(Instr &i, const Opcode &op, const vector<string> &o)
     {
-        static const char *orders[] = {"eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
+        static const char *orders[] = {"eq", "ne",  "lt",  "le",  "gt",  "ge",  "lo",  "ls",  "hi",
+                                       "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
         string order;
         for (const char *c : orders)
             if (op.has(c)) order = c;
@@ -1015,10 +1094,14 @@ class Decoder {
             vector<string> t = op.types();
             if (t.size() != 2) fail("set wants two types");
             bool pair = type == "bf16x2" || type == "f16x2";
-            if (t[0] == "f32") i.imm = 32;
-            else if (t[0] == "u32" || t[0] == "s32" || t[0] == "b32") i.imm = 16;
-            else if (pair && t[0] == type) i.imm = 64;
-            else fail("set to '" + t[0] + "'");
+            if (t[0] == "f32")
+                i.imm = 32;
+            else if (t[0] == "u32" || t[0] == "s32" || t[0] == "b32")
+                i.imm = 16;
+            else if (pair && t[0] == type)
+                i.imm = 64;
+            else
+                fail("set to '" + t[0] + "'");
             destination(&i, 0, o[0], 4);
         } else {
             size_t bar = o[0].find('|');
@@ -1052,7 +1135,8 @@ class Decoder {
         if (op.has("rz") || op.has("rzi")) i.mode = 3;
         bool from_integer = t[1][0] == 's' || t[1][0] == 'u' || (t[1][0] == 'b' && t[1][1] != 'f');
         bool to_integer = t[0][0] == 's' || t[0][0] == 'u' || (t[0][0] == 'b' && t[0][1] != 'f');
-        i.imm = (whole ? 1 : 0) | (op.has("sat") || op.has("satfinite") ? 16 : 0) | (op.has("relu") ? 32 : 0) | (op.has("ftz") ? 64 : 0);
+        i.imm = (whole ? 1 : 0) | (op.has("sat") || op.has("satfinite") ? 16 : 0) | (op.has("relu") ? 32 : 0) |
+                (op.has("ftz") ? 64 : 0);
         for (string &x : t)
             if (x[0] == 'b' && x[1] != 'f') x = "u" + x.substr(1);
         string key = "cvt." + t[0] + "." + t[1];
@@ -1072,7 +1156,10 @@ class Decoder {
     {
         unsigned bytes = ptx_type_bytes(op.type());
         string s = op.one_of({"global", "shared", "local", "const", "param"});
-        u64 window = s == "shared" ? u64{WINDOW_SHARED} : s == "local" ? u64{WINDOW_LOCAL} : s == "param" ? u64{WINDOW_PARAM} : 0;
+        u64 window = s == "shared"  ? u64{WINDOW_SHARED}
+                     : s == "local" ? u64{WINDOW_LOCAL}
+                     : s == "param" ? u64{WINDOW_PARAM}
+                                    : 0;
         destination(&i, 0, o[0], bytes);
         if (window == 0) {
             source(&i, 1, o[1], bytes);
@@ -1111,8 +1198,11 @@ class Decoder {
         string type = op.type();
         unsigned bytes = ptx_type_bytes(type);
         bool counts = b == "popc" || b == "clz" || b == "bfind";
-        size_t n = b == "bfi" ? 5 : b == "lop3" ? 5 : b == "shf" || b == "prmt" || b == "bfe" || b == "dp4a" ? 4
-                   : counts || b == "brev" || b == "not" || b == "cnot" ? 2 : 3;
+        size_t n = b == "bfi"                                               ? 5
+                   : b == "lop3"                                            ? 5
+                   : b == "shf" || b == "prmt" || b == "bfe" || b == "dp4a" ? 4
+                   : counts || b == "brev" || b == "not" || b == "cnot"     ? 2
+                                                                            : 3;
         want(o, n, n);
         destination(&i, 0, o[0], counts ? 4 : bytes);
         for (size_t k = 1; k < n; ++k) {
@@ -1131,10 +1221,14 @@ class Decoder {
         string key = b + ".";
         if (b == "bfind" && op.has("shiftamt")) key += "shiftamt.";
         if (b == "shf") key += string(op.has("l") ? "l." : "r.") + (op.has("clamp") ? "clamp." : "wrap.");
-        if (b == "dp4a") key += op.types()[0] + "." + op.types()[1];
-        else if (b == "shr") key += type[0] == 'b' ? unsigned_type(bytes) : type;
-        else if (b == "bfe" || b == "bfind") key += type;
-        else key += bits_type(bytes);
+        if (b == "dp4a")
+            key += op.types()[0] + "." + op.types()[1];
+        else if (b == "shr")
+            key += type[0] == 'b' ? unsigned_type(bytes) : type;
+        else if (b == "bfe" || b == "bfind")
+            key += type;
+        else
+            key += bits_type(bytes);
         string mode = b == "prmt" ? op.one_of({"f4e", "b4e", "rc8", "ecl", "ecr", "rc16"}) : string();
         finish(&i, mode.empty() ? key : key + "." + mode);
     }
@@ -1174,19 +1268,21 @@ class Decoder {
         string type = op.type();
         unsigned bytes = ptx_type_bytes(type);
         bool three = b == "fma" || b == "mad";
-        bool single = b == "neg" || b == "abs" || b == "rcp" || b == "sqrt" || b == "rsqrt" || b == "sin" || b == "cos" ||
-                      b == "lg2" || b == "ex2" || b == "tanh";
+        bool single = b == "neg" || b == "abs" || b == "rcp" || b == "sqrt" || b == "rsqrt" || b == "sin" ||
+                      b == "cos" || b == "lg2" || b == "ex2" || b == "tanh";
         size_t n = three ? 4 : single ? 2 : 3;
         want(o, n, n);
         destination(&i, 0, o[0], bytes);
-        for (size_t k = 1; k < n; ++k) source(&i, static_cast<int>(k), o[k], bytes);
+        for (size_t k = 1; k < n; ++k)
+            source(&i, static_cast<int>(k), o[k], bytes);
         string name = three ? "fma." : b + ".";
         if (op.has("NaN")) name += "NaN.";
         if (op.has("relu")) name += "relu.";
         bool half = type == "bf16" || type == "f16" || type == "bf16x2" || type == "f16x2";
         if (half) { /* each operation rounds once to nearest; .ftz matters for f16 only */
             if (op.has("rz") || op.has("rm") || op.has("rp")) fail("rounding mode of '" + p_.texts.back().text + "'");
-            if (op.has("ftz") && (type == "f16" || type == "f16x2") && b != "ex2") fail("'.ftz' of '" + p_.texts.back().text + "'");
+            if (op.has("ftz") && (type == "f16" || type == "f16x2") && b != "ex2")
+                fail("'.ftz' of '" + p_.texts.back().text + "'");
             if (op.has("sat")) name += "sat.";
             return finish(&i, name + type);
         }

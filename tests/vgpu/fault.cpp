@@ -12,8 +12,10 @@
 #include "settings.h"
 #include "stream.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 std::atomic<int> n_faults;
 std::mutex last_lock;
@@ -164,7 +166,9 @@ int vgpu_object_close(const char *kind, const void *handle)
         o.open.erase(it);
         return 0;
     }
-    fault_report(-1, cudaSuccess, fault_format("closing %s %p: %s", kind, handle, it == o.open.end() ? "not open (closed twice?)" : ("it is a " + it->second).c_str()));
+    fault_report(-1, cudaSuccess,
+                 fault_format("closing %s %p: %s", kind, handle,
+                              it == o.open.end() ? "not open (closed twice?)" : ("it is a " + it->second).c_str()));
     return 1;
 }
 

@@ -6,7 +6,8 @@
 #include <string>
 #include <cuda_runtime_api.h>
 
-namespace vgpu {
+namespace vgpu
+{
 
 /* Prints "vgpu: ..." and counts it; error != cudaSuccess sticks to the device. device -1: to none. */
 void fault_report(int device, cudaError_t error, const std::string &message);

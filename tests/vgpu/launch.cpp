@@ -14,10 +14,13 @@
 #include "memory.h"
 #include "settings.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
-struct Stopped {}; /* thrown through the operations after a fault was reported */
+struct Stopped {
+}; /* thrown through the operations after a fault was reported */
 
 u64 mixed(u64 x)
 {
@@ -32,7 +35,8 @@ u64 mixed(u64 x)
 void find_next(Warp &w)
 {
     w.next_pc = INT_MAX;
-    for (int k = 0; k < w.n_groups; ++k) w.next_pc = std::min(w.next_pc, w.groups[k].pc);
+    for (int k = 0; k < w.n_groups; ++k)
+        w.next_pc = std::min(w.next_pc, w.groups[k].pc);
 }
 
 void add_group(Warp &w, s32 pc, u32 mask)
@@ -84,8 +88,8 @@ std::string line_of(const Program &p, const Instr &i)
     if (first.kind == Kind::BARRIER) {
         const Instr &other = p.code[static_cast<size_t>(w.waiting[1].pc)];
         warp_fault(w, first, __builtin_ctz(w.waiting[0].mask), cudaErrorLaunchFailure,
-                   "divergent barrier: lanes 0x%08x wait here, lanes 0x%08x at %s", w.waiting[0].mask, w.waiting[1].mask,
-                   line_of(p, other).c_str());
+                   "divergent barrier: lanes 0x%08x wait here, lanes 0x%08x at %s", w.waiting[0].mask,
+                   w.waiting[1].mask, line_of(p, other).c_str());
     }
     u32 need = first.r[MASK_OPERAND] == NO_REGISTER
                    ? ALL_LANES
@@ -96,7 +100,8 @@ std::string line_of(const Program &p, const Instr &i)
         here &= first.guard_negated ? ~g : g;
     }
     warp_fault(w, first, __builtin_ctz(w.waiting[0].mask), cudaErrorLaunchFailure,
-               "missing lanes: lanes 0x%08x are wanted, lanes 0x%08x are here, lanes 0x%08x never come", need, here, need & ~here);
+               "missing lanes: lanes 0x%08x are wanted, lanes 0x%08x are here, lanes 0x%08x never come", need, here,
+               need & ~here);
 }
 
 /* All lanes that the instruction's mask names must be here. False: the group waits for others. */
@@ -124,12 +129,14 @@ __attribute__((noinline)) bool gather(Warp &w, const Instr &i, u32 *m)
         for (int l = 0; l < LANES; ++l)
             if ((left >> l & 1) && (!wanted || wanted[l] == need)) same |= 1u << l;
         if (same & ~need)
-            warp_fault(w, i, __builtin_ctz(same & ~need), cudaErrorLaunchFailure, "the lane is not in its own mask 0x%08x", need);
+            warp_fault(w, i, __builtin_ctz(same & ~need), cudaErrorLaunchFailure,
+                       "the lane is not in its own mask 0x%08x", need);
         if (need & ~same) {
             u32 gone = need & ~w.alive;
             if (gone)
                 warp_fault(w, i, lane, cudaErrorLaunchFailure,
-                           "missing lanes: lanes 0x%08x are wanted, but lanes 0x%08x have ended or never were", need, gone);
+                           "missing lanes: lanes 0x%08x are wanted, but lanes 0x%08x have ended or never were", need,
+                           gone);
             wait_here(w, w.mask);
             w.mask = 0;
             return false;
@@ -153,7 +160,8 @@ inline bool collective(Warp &w, const Instr &i, u32 *m)
         if (i.r[MASK_OPERAND] == NO_REGISTER) return true;
         const u32 *wanted = reg<u32>(w, i.r[MASK_OPERAND]);
         u32 every = ALL_LANES;
-        for (int l = 0; l < LANES; ++l) every &= wanted[l];
+        for (int l = 0; l < LANES; ++l)
+            every &= wanted[l];
         if (every == ALL_LANES) return true;
     }
     return gather(w, i, m);
@@ -216,7 +224,8 @@ bool run_warp(Warp &w, Program &p)
         case Kind::BRANCH:
             if (m == w.mask) {
                 if (i.target <= w.pc && w.n_instr + count > limit)
-                    warp_fault(w, i, __builtin_ctz(m), cudaErrorLaunchTimeout, "the warp has run %llu instructions (VGPU_MAX_INSTRUCTIONS)",
+                    warp_fault(w, i, __builtin_ctz(m), cudaErrorLaunchTimeout,
+                               "the warp has run %llu instructions (VGPU_MAX_INSTRUCTIONS)",
                                static_cast<unsigned long long>(w.n_instr + count));
                 w.pc = i.target;
             } else if (!m) {
@@ -229,8 +238,10 @@ bool run_warp(Warp &w, Program &p)
             }
             break;
         case Kind::BRANCH_TABLE:
-            if (m) branch_table(w, i, p, m);
-            else ++w.pc;
+            if (m)
+                branch_table(w, i, p, m);
+            else
+                ++w.pc;
             break;
         case Kind::EXIT:
             w.alive &= ~m;
@@ -261,7 +272,8 @@ struct Worker {
     u8 *register_base = nullptr, *shared_base = nullptr;
     ~Worker()
     {
-        for (Warp &w : warps) free(w.copies);
+        for (Warp &w : warps)
+            free(w.copies);
     }
 };
 
@@ -273,40 +285,68 @@ u8 *aligned(std::vector<u8> &v, size_t n)
 
 void fill(Warp &w, s32 offset, u8 width, u64 value)
 {
-    if (width == 8) std::fill_n(reg<u64>(w, offset), LANES, value);
-    else if (width == 4) std::fill_n(reg<u32>(w, offset), LANES, static_cast<u32>(value));
-    else std::fill_n(reg<u16>(w, offset), LANES, static_cast<u16>(value));
+    if (width == 8)
+        std::fill_n(reg<u64>(w, offset), LANES, value);
+    else if (width == 4)
+        std::fill_n(reg<u32>(w, offset), LANES, static_cast<u32>(value));
+    else
+        std::fill_n(reg<u16>(w, offset), LANES, static_cast<u16>(value));
 }
 
 u32 special_value(const Launch &l, const Block &b, int warp, int lane, Special what)
 {
     u32 t = static_cast<u32>(warp * LANES + lane);
     switch (what) {
-    case Special::TID_X: return t % l.block.x;
-    case Special::TID_Y: return t / l.block.x % l.block.y;
-    case Special::TID_Z: return t / l.block.x / l.block.y;
-    case Special::NTID_X: return l.block.x;
-    case Special::NTID_Y: return l.block.y;
-    case Special::NTID_Z: return l.block.z;
-    case Special::NCTAID_X: return l.grid.x;
-    case Special::NCTAID_Y: return l.grid.y;
-    case Special::NCTAID_Z: return l.grid.z;
-    case Special::CTAID_X: return b.id.x;
-    case Special::CTAID_Y: return b.id.y;
-    case Special::CTAID_Z: return b.id.z;
-    case Special::LANEID: return static_cast<u32>(lane);
-    case Special::WARPID: return static_cast<u32>(warp);
-    case Special::NWARPID: return static_cast<u32>(b.n_warps);
-    case Special::LANEMASK_EQ: return 1u << lane;
-    case Special::LANEMASK_LT: return (1u << lane) - 1;
-    case Special::LANEMASK_LE: return (1u << lane) | ((1u << lane) - 1);
-    case Special::LANEMASK_GT: return ~((1u << lane) | ((1u << lane) - 1));
-    case Special::LANEMASK_GE: return ~((1u << lane) - 1);
-    case Special::SMID: return (b.id.x + b.id.y * l.grid.x) % 108;
-    case Special::NSMID: return 108;
-    case Special::GRIDID: return static_cast<u32>(l.number);
-    case Special::DYNAMIC_SMEM: return l.dynamic_shared;
-    case Special::TOTAL_SMEM: return l.program->shared_bytes + l.dynamic_shared;
+    case Special::TID_X:
+        return t % l.block.x;
+    case Special::TID_Y:
+        return t / l.block.x % l.block.y;
+    case Special::TID_Z:
+        return t / l.block.x / l.block.y;
+    case Special::NTID_X:
+        return l.block.x;
+    case Special::NTID_Y:
+        return l.block.y;
+    case Special::NTID_Z:
+        return l.block.z;
+    case Special::NCTAID_X:
+        return l.grid.x;
+    case Special::NCTAID_Y:
+        return l.grid.y;
+    case Special::NCTAID_Z:
+        return l.grid.z;
+    case Special::CTAID_X:
+        return b.id.x;
+    case Special::CTAID_Y:
+        return b.id.y;
+    case Special::CTAID_Z:
+        return b.id.z;
+    case Special::LANEID:
+        return static_cast<u32>(lane);
+    case Special::WARPID:
+        return static_cast<u32>(warp);
+    case Special::NWARPID:
+        return static_cast<u32>(b.n_warps);
+    case Special::LANEMASK_EQ:
+        return 1u << lane;
+    case Special::LANEMASK_LT:
+        return (1u << lane) - 1;
+    case Special::LANEMASK_LE:
+        return (1u << lane) | ((1u << lane) - 1);
+    case Special::LANEMASK_GT:
+        return ~((1u << lane) | ((1u << lane) - 1));
+    case Special::LANEMASK_GE:
+        return ~((1u << lane) - 1);
+    case Special::SMID:
+        return (b.id.x + b.id.y * l.grid.x) % 108;
+    case Special::NSMID:
+        return 108;
+    case Special::GRIDID:
+        return static_cast<u32>(l.number);
+    case Special::DYNAMIC_SMEM:
+        return l.dynamic_shared;
+    case Special::TOTAL_SMEM:
+        return l.program->shared_bytes + l.dynamic_shared;
     }
     return 0;
 }
@@ -315,9 +355,12 @@ void fill_special(Warp &w, const Launch &l, const ProgramSpecial &s, int warp)
 {
     for (int lane = 0; lane < LANES; ++lane) {
         u32 v = special_value(l, *w.block, warp, lane, s.what);
-        if (s.width == 8) reg<u64>(w, s.offset)[lane] = v;
-        else if (s.width == 4) reg<u32>(w, s.offset)[lane] = v;
-        else reg<u16>(w, s.offset)[lane] = static_cast<u16>(v);
+        if (s.width == 8)
+            reg<u64>(w, s.offset)[lane] = v;
+        else if (s.width == 4)
+            reg<u32>(w, s.offset)[lane] = v;
+        else
+            reg<u16>(w, s.offset)[lane] = static_cast<u16>(v);
     }
 }
 
@@ -350,7 +393,8 @@ bool release_barriers(Block &b, Warp *warps, const Program &p)
             const Instr &j = p.code[static_cast<size_t>(o.waiting[0].pc)];
             if (reg<u32>(o, j.r[0])[__builtin_ctz(o.waiting[0].mask)] != id) continue;
             if (&i != &j)
-                warp_fault(w, i, lane, cudaErrorLaunchFailure, "divergent barrier %u: warp %d waits here, warp %d at %s", id, first, k,
+                warp_fault(w, i, lane, cudaErrorLaunchFailure,
+                           "divergent barrier %u: warp %d waits here, warp %d at %s", id, first, k,
                            line_of(p, j).c_str());
             arrived += LANES;
             set |= 1u << k;
@@ -438,8 +482,10 @@ void prepare(Worker &worker, Launch &l, Block &b)
         w.local = local_data + static_cast<size_t>(k) * LANES * local;
         w.local_state = local_state + static_cast<size_t>(k) * LANES * local;
         w.n_instr = 0;
-        for (size_t c = 0; c < p.constants.size(); ++c) fill(w, p.constants[c].offset, p.constants[c].width, p.constants[c].value + l.symbols[c]);
-        for (const ProgramSpecial &s : p.specials) fill_special(w, l, s, k);
+        for (size_t c = 0; c < p.constants.size(); ++c)
+            fill(w, p.constants[c].offset, p.constants[c].width, p.constants[c].value + l.symbols[c]);
+        for (const ProgramSpecial &s : p.specials)
+            fill_special(w, l, s, k);
     }
 }
 
@@ -449,7 +495,8 @@ void run_block(Worker &worker, Launch &l, Block &b, u64 index)
     b.id = dim3(static_cast<u32>(index % l.grid.x), static_cast<u32>(index / l.grid.x % l.grid.y),
                 static_cast<u32>(index / l.grid.x / l.grid.y));
     memset(b.state, BYTE_UNWRITTEN, b.shared_bytes);
-    for (auto [begin, end] : p.gaps) memset(b.state + begin, BYTE_GAP, end - begin);
+    for (auto [begin, end] : p.gaps)
+        memset(b.state + begin, BYTE_GAP, end - begin);
     if (b.races) {
         memset(b.writer, 0, b.shared_bytes);
         memset(b.reader, 0, b.shared_bytes);
@@ -508,7 +555,8 @@ u64 permuted(u64 k, u64 n, u64 seed, u64 launch)
         }
         return a;
     };
-    while (step == 0 || divisor(step, n) != 1) step = (step + 1) % n;
+    while (step == 0 || divisor(step, n) != 1)
+        step = (step + 1) % n;
     return (begin + static_cast<u64>(static_cast<unsigned __int128>(k) * step % n)) % n;
 }
 
@@ -528,7 +576,8 @@ __attribute__((noinline)) void work_with(Worker &worker, Launch &l)
         l.failed = true;
     }
     u64 count = 0;
-    for (int k = 0; k < b.n_warps; ++k) count += worker.warps[k].n_instr;
+    for (int k = 0; k < b.n_warps; ++k)
+        count += worker.warps[k].n_instr;
     l.n_instr += count;
 }
 
@@ -541,7 +590,8 @@ void work(Launch &l)
 /* ---- threads ---- */
 
 /* Helpers that all take part in one launch at a time. */
-class Pool {
+class Pool
+{
   public:
     void run(Launch *l)
     {
@@ -616,10 +666,12 @@ void warp_fault(Warp &w, const Instr &i, int lane, cudaError_t error, const char
         const ProgramText &text = l.program->texts[i.text];
         u32 t = w.index * LANES + static_cast<u32>(lane < 0 ? 0 : lane);
         std::string source = text.source_line ? fault_format(", source line %d", text.source_line) : std::string();
-        fault_report(l.device, error,
-                     fault_format("%s\n    kernel %s, PTX line %u: %s%s\n    block (%u, %u, %u), thread (%u, %u, %u), warp %u, lane %d", what.c_str(),
-                                  l.program->pretty.c_str(), text.line, text.text.c_str(), source.c_str(), b.id.x, b.id.y, b.id.z, t % l.block.x,
-                                  t / l.block.x % l.block.y, t / l.block.x / l.block.y, w.index, lane));
+        fault_report(
+            l.device, error,
+            fault_format(
+                "%s\n    kernel %s, PTX line %u: %s%s\n    block (%u, %u, %u), thread (%u, %u, %u), warp %u, lane %d",
+                what.c_str(), l.program->pretty.c_str(), text.line, text.text.c_str(), source.c_str(), b.id.x, b.id.y,
+                b.id.z, t % l.block.x, t / l.block.x % l.block.y, t / l.block.x / l.block.y, w.index, lane));
     }
     throw Stopped{};
 }
@@ -632,12 +684,14 @@ bool warp_find_range(Warp &w, u64 address, Range *range)
 void warp_bad_address(Warp &w, const Instr &i, int lane, u64 address, unsigned n_bytes, const char *verb)
 {
     int owner = memory_device_of(address), device = w.block->launch->device;
-    std::string more = owner >= 0 && owner != device ? fault_format(" (the kernel runs on device %d, without peer access)", device) : std::string();
+    std::string more = owner >= 0 && owner != device
+                           ? fault_format(" (the kernel runs on device %d, without peer access)", device)
+                           : std::string();
     u64 last = address + n_bytes - 1;
     const Allocation *a = memory_allocation(address);
     std::string where = a && a->device == device ? memory_describe(last) : memory_describe(address);
-    warp_fault(w, i, lane, cudaErrorIllegalAddress, "%s %u bytes at 0x%llx: %s%s", verb, n_bytes, static_cast<unsigned long long>(address),
-               where.c_str(), more.c_str());
+    warp_fault(w, i, lane, cudaErrorIllegalAddress, "%s %u bytes at 0x%llx: %s%s", verb, n_bytes,
+               static_cast<unsigned long long>(address), where.c_str(), more.c_str());
 }
 
 AsyncCopy *warp_new_copy(Warp &w)

@@ -1,12 +1,14 @@
-/* Places the many virtual registers of PTX into few: one that is no longer needed gives its place to another of the same
- * width. A warp's registers then fit a cache. Each lane has a place of its own in every register, so what holds for one
- * thread holds for a warp whose lanes are at different instructions. */
+/* Places the many virtual registers of PTX into few: one that is no longer needed gives its place to another of the
+ * same width. A warp's registers then fit a cache. Each lane has a place of its own in every register, so what holds
+ * for one thread holds for a warp whose lanes are at different instructions. */
 #include <algorithm>
 #include <unordered_map>
 #include "program.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 using Bits = std::vector<u64>;
 
@@ -18,7 +20,7 @@ struct BasicBlock {
 
 struct Interval {
     size_t begin, end, id;
-    bool   known = false;
+    bool known = false;
 };
 
 bool has(const Bits &b, size_t k)
@@ -39,7 +41,8 @@ std::vector<BasicBlock> cut(const Program &p)
         const Instr &i = p.code[pc];
         if (i.kind == Kind::BRANCH) first[static_cast<size_t>(i.target)] = true;
         if (i.kind == Kind::BRANCH_TABLE)
-            for (s32 target : p.tables[static_cast<size_t>(i.table)]) first[static_cast<size_t>(target)] = true;
+            for (s32 target : p.tables[static_cast<size_t>(i.table)])
+                first[static_cast<size_t>(target)] = true;
         if (i.kind == Kind::BRANCH || i.kind == Kind::BRANCH_TABLE || i.kind == Kind::EXIT) first[pc + 1] = true;
     }
     std::vector<BasicBlock> blocks;
@@ -56,7 +59,8 @@ std::vector<BasicBlock> cut(const Program &p)
             b.next.push_back(block_of[static_cast<size_t>(i.target)]);
             through = i.guard != NO_REGISTER;
         } else if (i.kind == Kind::BRANCH_TABLE) {
-            for (s32 target : p.tables[static_cast<size_t>(i.table)]) b.next.push_back(block_of[static_cast<size_t>(target)]);
+            for (s32 target : p.tables[static_cast<size_t>(i.table)])
+                b.next.push_back(block_of[static_cast<size_t>(target)]);
             through = i.guard != NO_REGISTER;
         } else if (i.kind == Kind::EXIT) {
             through = i.guard != NO_REGISTER;
@@ -72,7 +76,8 @@ void program_place_registers(Program *program, const std::vector<ProgramRegister
 {
     Program &p = *program;
     std::unordered_map<s32, size_t> id_of;
-    for (size_t k = 0; k < registers.size(); ++k) id_of[registers[k].offset] = k;
+    for (size_t k = 0; k < registers.size(); ++k)
+        id_of[registers[k].offset] = k;
     const size_t n = registers.size(), words = (n + 63) / 64;
     auto id = [&](s32 offset) {
         auto it = id_of.find(offset);
@@ -95,8 +100,10 @@ void program_place_registers(Program *program, const std::vector<ProgramRegister
             each_operand(i, [&](size_t k, bool is_written) {
                 if (!is_written) return;
                 /* A guarded write leaves the old value to some lanes. */
-                if (i.guard != NO_REGISTER && !has(b.written, k)) put(b.used, k);
-                else put(b.written, k);
+                if (i.guard != NO_REGISTER && !has(b.written, k))
+                    put(b.used, k);
+                else
+                    put(b.written, k);
             });
         }
     }
@@ -106,7 +113,8 @@ void program_place_registers(Program *program, const std::vector<ProgramRegister
             BasicBlock &b = blocks[k];
             for (size_t word = 0; word < words; ++word) {
                 u64 out = 0;
-                for (size_t next : b.next) out |= blocks[next].live_in[word];
+                for (size_t next : b.next)
+                    out |= blocks[next].live_in[word];
                 u64 in = b.used[word] | (out & ~b.written[word]);
                 changed = changed || in != b.live_in[word] || out != b.live_out[word];
                 b.live_in[word] = in;
@@ -123,7 +131,8 @@ void program_place_registers(Program *program, const std::vector<ProgramRegister
         v.end = std::max(v.end, at);
     };
     for (const BasicBlock &b : blocks) {
-        for (size_t pc = b.begin; pc < b.end; ++pc) each_operand(p.code[pc], [&](size_t k, bool) { cover(k, pc); });
+        for (size_t pc = b.begin; pc < b.end; ++pc)
+            each_operand(p.code[pc], [&](size_t k, bool) { cover(k, pc); });
         for (size_t k = 0; k < n; ++k) {
             if (has(b.live_in, k)) cover(k, b.begin);
             if (has(b.live_out, k)) cover(k, b.end - 1);
@@ -139,13 +148,18 @@ void program_place_registers(Program *program, const std::vector<ProgramRegister
         end += width == 0 ? 4 : width * LANES;
         return offset;
     };
-    for (ProgramConstant &c : p.constants) c.offset = moved[c.offset] = fresh(c.width);
-    for (ProgramSpecial &s : p.specials) s.offset = moved[s.offset] = fresh(s.width);
+    for (ProgramConstant &c : p.constants)
+        c.offset = moved[c.offset] = fresh(c.width);
+    for (ProgramSpecial &s : p.specials)
+        s.offset = moved[s.offset] = fresh(s.width);
 
-    std::sort(intervals.begin(), intervals.end(), [](const Interval &a, const Interval &b) { return a.begin < b.begin; });
-    std::vector<s32> unused[9];                     /* by width */
+    std::sort(intervals.begin(), intervals.end(),
+              [](const Interval &a, const Interval &b) { return a.begin < b.begin; });
+    std::vector<s32> unused[9];                    /* by width */
     std::vector<std::pair<size_t, size_t>> living; /* a heap: (last instruction, register), the earliest on top */
-    auto later = [](const std::pair<size_t, size_t> &a, const std::pair<size_t, size_t> &b) { return a.first > b.first; };
+    auto later = [](const std::pair<size_t, size_t> &a, const std::pair<size_t, size_t> &b) {
+        return a.first > b.first;
+    };
     for (const Interval &v : intervals) {
         if (!v.known) continue;
         /* Strictly before: a result never takes the place of its own operands. */

@@ -17,7 +17,8 @@ enum { FAULT = 99, WRONG_VALUE = 1, KILLED = 128 + 11 };
 static int run(const char *settings, const char *name, int variant, char *text, size_t room)
 {
     char command[1024];
-    snprintf(command, sizeof command, "LD_LIBRARY_PATH=%s %s exec %s %s %d 2>&1", VGPU_DIR, settings, VGPU_CASES, name, variant);
+    snprintf(command, sizeof command, "LD_LIBRARY_PATH=%s %s exec %s %s %d 2>&1", VGPU_DIR, settings, VGPU_CASES, name,
+             variant);
     FILE *f = popen(command, "r");
     assert_non_null(f);
     size_t n = fread(text, 1, room - 1, f);
@@ -28,9 +29,9 @@ static int run(const char *settings, const char *name, int variant, char *text, 
 
 static const struct {
     const char *name;
-    int         variant;
+    int variant;
     const char *message; /* part of what the faulty program must say */
-    int         status;
+    int status;
 } faults[] = {
     {"vectors", 1, "0 bytes past the end of allocation 2 (cudaMalloc, 4000 bytes", WRONG_VALUE},
     {"symbols", 1, "assertion 'v == 7' failed at", FAULT},
@@ -72,8 +73,8 @@ static void each_fault_is_told(void **state)
     for (size_t k = 0; k < sizeof faults / sizeof faults[0]; k++) {
         int status = run("VGPU_DEVICES=3", faults[k].name, faults[k].variant, text, sizeof text);
         if (status == faults[k].status && strstr(text, faults[k].message)) continue;
-        print_error("%s %d: got status %d and '%s', want %d and '%s'\n", faults[k].name, faults[k].variant, status, text, faults[k].status,
-                    faults[k].message);
+        print_error("%s %d: got status %d and '%s', want %d and '%s'\n", faults[k].name, faults[k].variant, status,
+                    text, faults[k].status, faults[k].message);
         wrong++;
     }
     assert_int_equal(wrong, 0);
@@ -85,7 +86,8 @@ static void corrected_programs_are_silent(void **state)
     (void)state;
     char text[16384];
     int wrong = 0;
-    static const char *settings[] = {"VGPU_DEVICES=3", "VGPU_DEVICES=3 VGPU_SEED=1", "VGPU_DEVICES=3 VGPU_SEED=20261124 VGPU_THREADS=3"};
+    static const char *settings[] = {"VGPU_DEVICES=3", "VGPU_DEVICES=3 VGPU_SEED=1",
+                                     "VGPU_DEVICES=3 VGPU_SEED=20261124 VGPU_THREADS=3"};
     for (size_t s = 0; s < 3; s++)
         for (size_t k = 0; k < sizeof faults / sizeof faults[0]; k++) {
             if (faults[k].variant != 1) continue;
@@ -156,7 +158,8 @@ static void coverage_is_gathered(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(each_fault_is_told), cmocka_unit_test(corrected_programs_are_silent),
-                                       cmocka_unit_test(settings_choose_the_end), cmocka_unit_test(coverage_is_gathered)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_fault_is_told), cmocka_unit_test(corrected_programs_are_silent),
+        cmocka_unit_test(settings_choose_the_end), cmocka_unit_test(coverage_is_gathered)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
