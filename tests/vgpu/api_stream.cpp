@@ -93,7 +93,9 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t f, void *data)
     /* Another host thread may wait for what f does. */
     return error_return(stream_put(s, {"host function",
                                        [f, data] {
+                                           error_host_function(true);
                                            f(data);
+                                           error_host_function(false);
                                            return VGPU_DONE;
                                        },
                                        true,

@@ -522,6 +522,22 @@ static vgpu_progress touch(void *arg)
     return vgpu_memory(arg, bad ? N * 4 + 4 : N * 4, VGPU_READ, "touch: operand") ? VGPU_DONE : VGPU_FAILED;
 }
 
+static void calls_cuda(void *arg)
+{
+    if (bad) cudaStreamQuery(0);
+    *(int *)arg = 1;
+}
+
+static void host_function(void)
+{
+    int done = 0;
+    open_streams();
+    CHECK(cudaLaunchHostFunc(produce, calls_cuda, &done));
+    CHECK(cudaStreamSynchronize(produce));
+    expect((float)done, 1, "the host function");
+    close_streams();
+}
+
 /* Work of replacement libraries: in order with the rest, again until it is done, and its memory checked. */
 static void library_work(void)
 {
@@ -581,6 +597,7 @@ int main(int argc, char **argv)
         CASE(legacy_stream),
         CASE(unfinished_work),
         CASE(queries),
+        CASE(host_function),
         CASE(library_work),
     };
     bad = argc > 2 ? atoi(argv[2]) : 0;

@@ -62,6 +62,7 @@ static const struct {
     {"legacy_stream", 1, "wrong value: work of another stream: got 1, want 2", WRONG_VALUE},
     {"unfinished_work", 1, "ends with work that nobody waited for, the first: fill_kernel", FAULT},
     {"queries", 1, "not a live event", FAULT},
+    {"host_function", 1, "a host function on a stream made a CUDA call", FAULT},
     {"library_work", 1, "touch: operand: 4004 bytes", FAULT},
 };
 
