@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <mutex>
 #include <vector>
 #include "device.h"
 #include "fatbin.h"
@@ -106,6 +107,8 @@ cudaError_t launch(Kernel *k, const Configuration &c, void **args)
     auto run = [l, k] {
         double begin = cpu_seconds();
         bool good = launch_run(l.get());
+        static std::mutex lock;
+        std::lock_guard<std::mutex> guard(lock);
         k->seconds += cpu_seconds() - begin;
         k->instructions += l->n_instr;
         ++k->launches;
