@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <vector>
 #include <sys/mman.h>
 #include "fault.h"
 #include "settings.h"
@@ -26,7 +27,7 @@ struct Memory {
     u64 next[MAX_DEVICES] = {};                 /* bytes of the span given out so far */
     u64 used[MAX_DEVICES] = {};
     bool peers[MAX_DEVICES][MAX_DEVICES] = {};
-    u64 n_allocations = 0;
+    std::vector<Allocation *> all; /* in the order of their numbers; the table is no memory that leak checkers see */
     std::mutex lock;
     std::map<u64, Pinned> pinned;
 };
@@ -72,6 +73,16 @@ std::map<u64, Pinned>::iterator pinned_at(Memory &m, u64 address)
     return it == m.pinned.begin() ? m.pinned.end() : --it;
 }
 
+/* The allocation is known as freed from here on, its pages go back. */
+void end(Memory &m, Allocation *a)
+{
+    a->live = false;
+    m.used[a->device] -= a->n_bytes;
+    u64 pages = (a->n_bytes + 4095) / 4096 * 4096;
+    madvise(m.data + (a->begin - m.base), pages, MADV_DONTNEED);
+    madvise(m.state + (a->begin - m.base), pages, MADV_DONTNEED);
+}
+
 } // namespace
 
 cudaError_t memory_allocate(int device, u64 n_bytes, const char *name, bool is_symbol, u64 *address)
@@ -84,11 +95,12 @@ cudaError_t memory_allocate(int device, u64 n_bytes, const char *name, bool is_s
     if (m.next[device] + granules * GRANULE > DEVICE_SPAN - GRANULE) {
         fault_report(-1, cudaSuccess,
                      fault_format("out of device addresses: %llu allocations so far",
-                                  static_cast<unsigned long long>(m.n_allocations)));
+                                  static_cast<unsigned long long>(m.all.size())));
         return cudaErrorMemoryAllocation;
     }
     u64 offset = static_cast<u64>(device) * DEVICE_SPAN + m.next[device];
-    auto *a = new Allocation{m.base + offset, n_bytes, device, ++m.n_allocations, true, is_symbol, name};
+    auto *a = new Allocation{m.base + offset, n_bytes, device, m.all.size() + 1, true, is_symbol, name};
+    m.all.push_back(a);
     for (u64 g = 0; g < granules; ++g)
         m.table[offset / GRANULE + g].store(a, std::memory_order_release);
     m.next[device] += granules * GRANULE;
@@ -110,11 +122,7 @@ cudaError_t memory_free(u64 address, const char *call)
                                       : ("not the start of an allocation: " + memory_describe(address)).c_str()));
         return cudaErrorInvalidValue;
     }
-    a->live = false;
-    m.used[a->device] -= a->n_bytes;
-    u64 pages = (a->n_bytes + 4095) / 4096 * 4096;
-    madvise(memory_data(address), pages, MADV_DONTNEED);
-    madvise(memory_state(address), pages, MADV_DONTNEED);
+    end(m, a);
     return cudaSuccess;
 }
 
@@ -122,11 +130,8 @@ void memory_release_device(int device)
 {
     Memory &m = memory();
     std::lock_guard<std::mutex> guard(m.lock);
-    for (u64 offset = 0; offset < m.next[device];) {
-        Allocation *a = m.table[(static_cast<u64>(device) * DEVICE_SPAN + offset) / GRANULE];
-        offset += ((a->n_bytes + GRANULE - 1) / GRANULE + 1) * GRANULE;
-        if (a->live && !a->is_symbol) a->live = false, m.used[device] -= a->n_bytes;
-    }
+    for (Allocation *a : m.all)
+        if (a->device == device && a->live && !a->is_symbol) end(m, a);
 }
 
 u64 memory_used(int device)
@@ -141,16 +146,13 @@ int memory_report_leaks()
     Memory &m = memory();
     std::lock_guard<std::mutex> guard(m.lock);
     int n = 0;
-    for (int d = 0; d < MAX_DEVICES; ++d)
-        for (u64 offset = 0; offset < m.next[d];) {
-            Allocation *a = m.table[(static_cast<u64>(d) * DEVICE_SPAN + offset) / GRANULE];
-            offset += ((a->n_bytes + GRANULE - 1) / GRANULE + 1) * GRANULE;
-            if (!a->live || a->is_symbol) continue;
-            ++n;
-            fprintf(stderr, "vgpu: leak: %s never freed: allocation %llu (%llu bytes at 0x%llx, device %d)\n",
-                    a->name.c_str(), static_cast<unsigned long long>(a->number),
-                    static_cast<unsigned long long>(a->n_bytes), static_cast<unsigned long long>(a->begin), d);
-        }
+    for (const Allocation *a : m.all) {
+        if (!a->live || a->is_symbol) continue;
+        ++n;
+        fprintf(stderr, "vgpu: leak: %s never freed: allocation %llu (%llu bytes at 0x%llx, device %d)\n",
+                a->name.c_str(), static_cast<unsigned long long>(a->number),
+                static_cast<unsigned long long>(a->n_bytes), static_cast<unsigned long long>(a->begin), a->device);
+    }
     for (auto &[address, p] : m.pinned)
         if (p.live) {
             ++n;
