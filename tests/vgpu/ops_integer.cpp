@@ -71,6 +71,11 @@ template <class T> T difference(T a, T b)
     return static_cast<T>(static_cast<U>(a) - static_cast<U>(b));
 }
 
+inline s32 low24(s32 a)
+{
+    return static_cast<s32>(static_cast<u32>(a) << 8) >> 8;
+}
+
 inline s32 saturated(s64 x)
 {
     return static_cast<s32>(x > INT32_MAX ? INT32_MAX : x < INT32_MIN ? INT32_MIN : x);
@@ -336,7 +341,7 @@ const OpEntry integer_ops[] = {
     OP3X("mad.wide.u16", u32, u16, u16, u32, sum(static_cast<u32>(a) * b, c)),
     OP3X("mad.wide.s32", s64, s32, s32, s64, sum(static_cast<s64>(a) * b, c)),
     OP3X("mad.wide.u32", u64, u32, u32, u64, sum(static_cast<u64>(a) * b, c)),
-    OP2("mul24.lo.s32", s32, product((a << 8) >> 8, (b << 8) >> 8)),
+    OP2("mul24.lo.s32", s32, product(low24(a), low24(b))),
     OP2("mul24.lo.u32", u32, (a & 0xffffff) * (b & 0xffffff)),
     OP2("add.sat.s32", s32, saturated(static_cast<s64>(a) + b)),
     OP2("sub.sat.s32", s32, saturated(static_cast<s64>(a) - b)),

@@ -1,5 +1,6 @@
 #include "stream.h"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
@@ -80,15 +81,18 @@ StreamRef legacy_stream(Engine &e, int device)
     return s;
 }
 
+/* In the order of their creation, whatever their addresses are. */
 template <class F> void each_stream(Engine &e, F f)
 {
+    std::vector<StreamRef> all(e.draining);
     for (StreamRef &s : e.legacy)
-        if (s) f(s);
+        if (s) all.push_back(s);
     for (auto &[handle, s] : e.streams)
-        f(s);
+        all.push_back(s);
     for (auto &[key, s] : e.per_thread)
-        f(s);
-    for (StreamRef &s : e.draining)
+        all.push_back(s);
+    std::sort(all.begin(), all.end(), [](const StreamRef &a, const StreamRef &b) { return a->id < b->id; });
+    for (StreamRef &s : all)
         f(s);
 }
 
