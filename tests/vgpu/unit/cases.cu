@@ -399,7 +399,7 @@ static void close_streams(void)
 }
 
 /* The producer's result is read by another stream. bad 1: nobody waits; 2: the event is recorded on the wrong stream;
- * 3: before the work. */
+ * 3: before the work; 4: nobody waits, and the host waits for everything at once, so that it depends on the order. */
 static void wait_event(void)
 {
     float *a = ones(N, 1), *h;
@@ -409,9 +409,9 @@ static void wait_event(void)
     if (bad == 3) CHECK(cudaEventRecord(ready, produce));
     fill(a, 2, produce);
     if (bad != 3) CHECK(cudaEventRecord(ready, bad == 2 ? consume : produce));
-    if (bad != 1) CHECK(cudaStreamWaitEvent(consume, ready, 0));
+    if (bad != 1 && bad != 4) CHECK(cudaStreamWaitEvent(consume, ready, 0));
     CHECK(cudaMemcpyAsync(h, a, N * sizeof(float), cudaMemcpyDeviceToHost, consume));
-    CHECK(cudaStreamSynchronize(consume));
+    CHECK(bad == 4 ? cudaDeviceSynchronize() : cudaStreamSynchronize(consume));
     expect(h[0], 2, "another stream's result");
     close_streams();
     CHECK(cudaFree(a));

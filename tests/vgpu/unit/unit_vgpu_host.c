@@ -105,6 +105,23 @@ static void corrected_programs_are_silent(void **state)
     assert_non_null(strstr(text, "thread 2 of printf: 2.500\n"));
 }
 
+/* Two streams that do not know of each other, and a host that waits for both: some order of the seeds shows it. */
+static void seeds_find_what_the_plain_order_hides(void **state)
+{
+    (void)state;
+    char text[16384], settings[64];
+    int found = 0;
+    for (int seed = 0; seed <= 12; seed++) {
+        snprintf(settings, sizeof settings, "VGPU_SEED=%d", seed);
+        int status = run(settings, "wait_event", 4, text, sizeof text);
+        assert_true(status == 0 || status == WRONG_VALUE);
+        assert_true(seed != 0 || status == 0); /* plain order: the producer's stream is older */
+        found += status == WRONG_VALUE;
+        assert_int_equal(run(settings, "wait_event", 0, text, sizeof text), 0);
+    }
+    assert_in_range(found, 1, 12);
+}
+
 /* A fault with VGPU_ON_ERROR=abort ends the process at once, one without leaks allowed is silent. */
 static void settings_choose_the_end(void **state)
 {
@@ -161,6 +178,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_fault_is_told), cmocka_unit_test(corrected_programs_are_silent),
-        cmocka_unit_test(settings_choose_the_end), cmocka_unit_test(coverage_is_gathered)};
+        cmocka_unit_test(seeds_find_what_the_plain_order_hides), cmocka_unit_test(settings_choose_the_end),
+        cmocka_unit_test(coverage_is_gathered)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
