@@ -137,15 +137,6 @@ static void a_picture_is_whole_and_an_old_one_is_kept(void **state)
     assert_int_equal(count_entries("hill"), 2);
 }
 
-static void keys_without_effect_are_named(void **state)
-{
-    (void)state;
-    write_in("idle.yaml", "model: model\noutput: 'i.png'\n"
-                          "defaults: {steps: 1, max_sequence_length: 16, preview_every: 1}\n"
-                          "pictures:\n  - {name: i, prompt: 'a hill', width: 64, height: 48}\n");
-    expect("idle.yaml --overwrite", 0, "warning: preview_every");
-}
-
 /* A folder's name is bytes: the log still has its checksums, and a prompt cannot send commands to the terminal. */
 static void strange_bytes_do_no_harm(void **state)
 {
@@ -221,7 +212,6 @@ int main(void)
         cmocka_unit_test(a_picture_is_whole_and_an_old_one_is_kept),
         cmocka_unit_test(strange_bytes_do_no_harm),
         cmocka_unit_test(latents_go_out_and_in),
-        cmocka_unit_test(keys_without_effect_are_named),
     };
     return cmocka_run_group_tests(tests, open_folder, close_folder);
 }

@@ -18,7 +18,7 @@ if [ "${3:-}" != inside ]; then
     [ "$(id -u)" -eq 0 ] || own+=(--user --map-root-user)
     why=$("${own[@]}" sh -c 'hostname alpha && ip link add link0 type veth peer name link1 &&
         tc qdisc add dev link0 root tbf rate 50mbit burst 128kb latency 100ms' 2>&1) || not_run "${why:-no namespaces}"
-    ldd "$program" | grep -q libmpi || not_run "a build without MPI"
+    grep -q libmpi <<<"$(ldd "$program")" || not_run "a build without MPI"
     exec "${own[@]}" bash "$0" "$program" "$folder" inside
 fi
 
