@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Installs with apt what building and testing need and this machine lacks. Does nothing when all is there.
+# packages.sh [cluster]: installs with apt what building and testing need and this machine lacks. Does nothing when all is
+# there. With `cluster`, instead: the Slurm that tests/cluster_slurm.sh runs, which no user's machine gets.
 set -euo pipefail
 
 wanted=(gcc g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libyaml-dev libpng-dev libjansson-dev
-        libsentencepiece-dev libutf8proc-dev libssl-dev libdnnl-dev libcmocka-dev libsimde-dev libzstd-dev)
+        libsentencepiece-dev libutf8proc-dev libssl-dev zlib1g-dev libdnnl-dev libcmocka-dev libsimde-dev libzstd-dev)
+if [ "${1:-}" = cluster ]; then wanted=(slurm-wlm munge); fi
 missing=()
 for package in "${wanted[@]}"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

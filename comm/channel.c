@@ -10,9 +10,9 @@
 
 typedef struct host_channel {
     channel        base;
+    event         *last; /* end of the last transfer: they follow each other also on different streams, so that messages
+                          * of two do not meet the wrong ones and the stage has one user at a time */
     bool           staged;
-    /* staged: */
-    event         *last; /* end of the last transfer: all follow each other, also on different streams, since all use */
     unsigned char *stage; /* for what the host cannot reach */
     size_t         stage_bytes;
     message       *list; /* [MAX_MESSAGES] of the call that runs */
@@ -105,13 +105,15 @@ static status host_chain(channel *base, stream *s, int root, void *buf, size_t b
     status        st = ST_OK;
     host_channel *c = (host_channel *)base;
     chain_work    work = {base->comm, root, buf, bytes, *log};
-    if (!c->staged) return stream_call(s, do_chain, &work, sizeof(work));
+    const bool    is_root = comm_rank(base->comm) == root;
     TRY(stream_wait(s, c->last));
-    TRY(grow_stage(c, s, bytes));
-    work.buf = c->stage;
-    if (comm_rank(base->comm) == root) TRY(stream_copy_out(s, c->stage, buf, bytes));
+    if (c->staged) {
+        TRY(grow_stage(c, s, bytes));
+        work.buf = c->stage;
+    }
+    if (c->staged && is_root) TRY(stream_copy_out(s, c->stage, buf, bytes));
     TRY(stream_call(s, do_chain, &work, sizeof(work)));
-    if (comm_rank(base->comm) != root) TRY(stream_copy_in(s, buf, c->stage, bytes));
+    if (c->staged && !is_root) TRY(stream_copy_in(s, buf, c->stage, bytes));
     TRY(event_record(c->last, s));
 fail:
     return st;
@@ -126,14 +128,12 @@ static status put_staged_swap(host_channel *c, stream *s, const swap_work *work,
         return err_set(ST_COMM, "swap: more than %d messages", MAX_MESSAGES);
     for (int i = 0; i < work->n_sends; i++) bytes += sends[i].bytes;
     for (int i = 0; i < work->n_receives; i++) bytes += receives[i].bytes;
-    TRY(stream_wait(s, c->last));
     TRY(grow_stage(c, s, bytes));
     for (int i = 0; i < work->n_sends; at += sends[i++].bytes)
         TRY(stream_copy_out(s, c->stage + at, sends[i].data, sends[i].bytes));
     TRY(stream_call(s, do_swap, work, sizeof(*work)));
     for (int i = 0; i < work->n_receives; at += receives[i++].bytes)
         TRY(stream_copy_in(s, receives[i].data, c->stage + at, receives[i].bytes));
-    TRY(event_record(c->last, s));
 fail:
     return st;
 }
@@ -141,6 +141,7 @@ fail:
 static status host_swap(channel *base, stream *s, const message *sends, int n_sends, const message *receives,
                         int n_receives, const travel_log *log)
 {
+    status        st = ST_OK;
     host_channel *c = (host_channel *)base;
     swap_work     work = {.channel = c, .sends = sends, .receives = receives, .n_sends = n_sends,
                           .n_receives = n_receives, .log = *log};
@@ -149,14 +150,17 @@ static status host_swap(channel *base, stream *s, const message *sends, int n_se
         if (n_sends > 0) memcpy(work.few, sends, (size_t)n_sends * sizeof(*sends));
         if (n_receives > 0) memcpy(work.few + n_sends, receives, (size_t)n_receives * sizeof(*receives));
     }
-    if (c->staged) return put_staged_swap(c, s, &work, sends, receives);
-    return stream_call(s, do_swap, &work, sizeof(work));
+    TRY(stream_wait(s, c->last));
+    TRY(c->staged ? put_staged_swap(c, s, &work, sends, receives) : stream_call(s, do_swap, &work, sizeof(work)));
+    TRY(event_record(c->last, s));
+fail:
+    return st;
 }
 
 static void host_close(channel *base)
 {
     host_channel *c = (host_channel *)base;
-    event_close(c->last);
+    if (c->last != NULL) event_close(c->last);
     free(c->stage);
     free(c->list);
     free(c);
@@ -169,13 +173,11 @@ status channel_host_open(channel **out, comm *c, device *dev, bool staged)
     if (h == NULL) return err_set(ST_NO_MEMORY, "channel: %zu bytes", sizeof(*h));
     h->base = (channel){.comm = c, .close = host_close, .chain = host_chain, .swap = host_swap};
     h->staged = staged;
-    if (staged) {
-        h->list = calloc(MAX_MESSAGES, sizeof(*h->list));
-        if (h->list == NULL) {
-            st = err_set(ST_NO_MEMORY, "channel: %d messages", MAX_MESSAGES);
-            goto fail;
-        }
-        TRY(event_open(&h->last, dev));
+    TRY(event_open(&h->last, dev));
+    if (staged) h->list = calloc(MAX_MESSAGES, sizeof(*h->list));
+    if (staged && h->list == NULL) {
+        st = err_set(ST_NO_MEMORY, "channel: %d messages", MAX_MESSAGES);
+        goto fail;
     }
     *out = &h->base;
     return ST_OK;

@@ -82,7 +82,8 @@ typedef struct travel_log {
 
 /* Work of s, done in its order also after a failure: all of these messages at once, device memory. Messages between two
  * ranks arrive in the order given; those of 0 bytes are left out on both sides. Lists of more than COMM_FEW messages, sends
- * and receives together, stay until the work is done. Not while an exchange (exchange.h) on c is between begin and end. */
+ * and receives together, stay until the work is done. Transfers of c follow each other in the order in which they are put, also
+ * on different streams. */
 enum { COMM_FEW = 8 };
 status comm_put_swap(comm *c, stream *s, const message *sends, int n_sends, const message *receives, int n_receives,
                      const travel_log *log);

@@ -59,6 +59,7 @@ typedef struct watchdog {
     watchdog_listener listener;
     void           *context;
     _Atomic double  timeout_s; /* 0: off */
+    _Atomic bool    news; /* a phase has begun that others do not know of */
     /* of the service thread: */
     watchdog_seat  *seats; /* [ranks] rank 0: all; else only that of rank 0 is used */
     bool           *silent; /* [ranks] scratch of a verdict, as the next */

@@ -25,6 +25,8 @@ void watchdog_phase(comm *c, const char *picture, const char *phase)
     snprintf(w->picture, sizeof(w->picture), "%s", phase != NULL && picture != NULL ? picture : "");
     pthread_mutex_unlock(&w->words_lock);
     watchdog_step(c, -1);
+    w->news = true; /* whoever stops from now on is to be named with this phase */
+    pthread_cond_signal(&c->whole->service->nudge);
 }
 
 void watchdog_step(comm *c, int step)
@@ -230,7 +232,7 @@ void watchdog_tick(service *s)
     if (timeout_s <= 0) return;
     if (w->ticked == 0 || now - w->ticked > timeout_s / 2) forgive(s, now);
     w->ticked = now;
-    if (now - w->told >= (timeout_s / 4 < BEAT_S ? timeout_s / 4 : BEAT_S)) {
+    if (atomic_exchange(&w->news, false) || now - w->told >= (timeout_s / 4 < BEAT_S ? timeout_s / 4 : BEAT_S)) {
         tell_record(s, now);
         w->told = now;
     }
@@ -249,10 +251,6 @@ status watchdog_open(service *s)
     w->found = calloc((size_t)s->transport->size, sizeof(*w->found));
     if (w->seats == NULL || w->silent == NULL || w->found == NULL)
         return err_set(ST_NO_MEMORY, "watchdog: %d ranks", s->transport->size);
-    for (int i = 0; i < s->transport->size; i++) {
-        watchdog_record *r = &w->seats[i].record; /* until the first one comes */
-        *r = (watchdog_record){.rank = i, .step = -1, .layer = -1, .hop = -1, .host = "not heard yet"};
-    }
     return ST_OK;
 }
 
@@ -264,10 +262,34 @@ void watchdog_close(service *s)
     free(s->dog.found);
 }
 
+/* First records: nobody's service thread looks at seats before it knows the timeout, which comes after them. */
+static status meet(comm *world)
+{
+    status          st = ST_OK;
+    service        *s = world->whole->service;
+    watchdog_record mine = record_now(s, comm_now());
+    const int       n = s->transport->size;
+    watchdog_record *all = calloc((size_t)n, sizeof(*all));
+    size_t          *bytes = calloc((size_t)n, sizeof(*bytes));
+    st = all != NULL && bytes != NULL ? ST_OK : err_set(ST_NO_MEMORY, "watchdog: %d ranks", n);
+    TRY(comm_agree(world, st));
+    for (int i = 0; i < n; i++) bytes[i] = sizeof(*all);
+    TRY(comm_gather(world, 0, &mine, bytes, all));
+    TRY(comm_bcast(world, 0, all, (size_t)n * sizeof(*all)));
+    for (int i = 0; i < n; i++) s->dog.seats[i].record = all[i];
+fail:
+    free(all);
+    free(bytes);
+    return st;
+}
+
 status watchdog_start(comm *world, double timeout_s)
 {
-    status st = comm_bcast(world, 0, &timeout_s, sizeof(timeout_s));
-    if (st == ST_OK) world->whole->service->dog.timeout_s = timeout_s;
+    status st = ST_OK;
+    TRY(meet(world));
+    TRY(comm_bcast(world, 0, &timeout_s, sizeof(timeout_s)));
+    world->whole->service->dog.timeout_s = timeout_s;
+fail:
     return st;
 }
 

@@ -1,7 +1,7 @@
 /* Names a rank that has fallen silent, and ends the job then, instead of letting all others wait for it for ever.
  *
- * Every rank keeps a record of where it is. Its service thread sends it to world rank 0 once a second or more often, world
- * rank 0 sends its own to all. For `timeout_s` seconds
+ * Every rank keeps a record of where it is. Its service thread sends it to world rank 0 once a second or more often and at
+ * each new phase; world rank 0 sends its own to all. For `timeout_s` seconds
  *   no record has come        the rank is stopped, its node is gone, or the network is
  *   nothing has moved         the rank neither waits for others nor works: no progress, no CPU time, no page or block read
  *                             from a disk or written to it

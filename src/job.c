@@ -25,6 +25,8 @@ typedef struct top_level {
     unsigned precision;
     job_parallel parallel;
     int checkpoint_every;
+    const char *contact_sheet; /* as written; NULL: none */
+    const tree_node *contact_sheet_node;
     const tree_node *defaults, *pictures; /* NULL where absent */
 } top_level;
 
@@ -66,7 +68,19 @@ static void read_output(job_reader *r, const job_key *key, const tree_node *valu
     if (job_template_check(r, key->name, value, ".png")) job_read_text(r, key, value, into);
 }
 
-enum { KEY_MODEL, KEY_OUTPUT, KEY_PRECISION, KEY_PARALLEL, KEY_CHECKPOINT, KEY_DEFAULTS, KEY_PICTURES, N_TOP_KEYS };
+static void read_contact_sheet(job_reader *r, const job_key *key, const tree_node *value, void *into)
+{
+    top_level *top = into;
+    if (!job_template_check(r, key->name, value, ".png")) return;
+    if (strchr(value->text, '{') != NULL) {
+        job_mistake(r, key->name, value, "a path without placeholders: there is one sheet");
+        return;
+    }
+    top->contact_sheet = job_text(r, value->text);
+    top->contact_sheet_node = value;
+}
+
+enum { KEY_MODEL, KEY_OUTPUT, KEY_PRECISION, KEY_PARALLEL, KEY_CHECKPOINT, KEY_CONTACT_SHEET, KEY_DEFAULTS, KEY_PICTURES, N_TOP_KEYS };
 
 static const job_key top_keys[N_TOP_KEYS] = {
     [KEY_MODEL] = {"model", job_read_path, offsetof(top_level, model)},
@@ -74,6 +88,7 @@ static const job_key top_keys[N_TOP_KEYS] = {
     [KEY_PRECISION] = {"precision", job_read_word, offsetof(top_level, precision), .words = precision_words},
     [KEY_PARALLEL] = {"parallel", read_parallel},
     [KEY_CHECKPOINT] = {"checkpoint", read_checkpoint},
+    [KEY_CONTACT_SHEET] = {"contact_sheet", read_contact_sheet},
     [KEY_DEFAULTS] = {"defaults", job_read_node, offsetof(top_level, defaults)},
     [KEY_PICTURES] = {"pictures", job_read_node, offsetof(top_level, pictures)},
 };
@@ -131,7 +146,7 @@ static void add_entry(job_reader *r, const picture_draft *d, const top_level *to
     }
 }
 
-static void read_pictures(job_reader *r, const top_level *top, const job_opts *opts, picture_list *list)
+static void read_pictures(job_reader *r, top_level *top, const job_opts *opts, picture_list *list)
 {
     picture_draft defaults = picture_draft_begin();
     size_t n_wanted = 0, n_before_defaults = r->m.n_found;
@@ -158,6 +173,11 @@ static void read_pictures(job_reader *r, const top_level *top, const job_opts *o
         if (sound) add_entry(r, &d, top, opts, list);
     }
     if (!r->out_of_memory) job_check_unique(r, list->items, list->n);
+    if (!r->out_of_memory && top->contact_sheet != NULL && list->n > 0) {
+        top->contact_sheet = job_template_fill(r, "contact_sheet", top->contact_sheet, opts->out_dir, &list->items[0]);
+        if (top->contact_sheet != NULL)
+            job_check_sheet(r, top->contact_sheet, top->contact_sheet_node, list->items, list->n);
+    }
 }
 
 /* Leaves only the pictures that `only` names. */
@@ -228,6 +248,11 @@ status job_parse(job **out, const char *path, const char *text, size_t n_bytes, 
     read_pictures(r, &top, opts, &list);
     if (r->out_of_memory) goto no_memory;
     TRY(mistakes_end(&r->m, path, ST_BAD_JOB));
+    job_picture *all = job_memory_take(j->memory, list.n * sizeof(*all));
+    if (all == NULL) goto no_memory;
+    memcpy(all, list.items, list.n * sizeof(*all));
+    j->all_pictures = all;
+    j->n_all_pictures = list.n;
     TRY(select_pictures(&list, opts, path));
 
     job_picture *pictures = job_memory_take(j->memory, list.n * sizeof(*pictures));
@@ -240,6 +265,7 @@ status job_parse(job **out, const char *path, const char *text, size_t n_bytes, 
     j->precision = precisions[top.precision];
     j->parallel = top.parallel;
     j->checkpoint_every = top.checkpoint_every;
+    j->contact_sheet = top.contact_sheet;
     free(list.items);
     yaml_tree_close(tree);
     free(r);

@@ -62,8 +62,11 @@ typedef struct job {
     dtype precision;   /* DT_BF16 or DT_F32 */
     job_parallel parallel;
     int checkpoint_every; /* steps; 0 = only on a signal */
+    const char *contact_sheet; /* path of a PNG; NULL: none */
     const job_picture *pictures;
     size_t n_pictures; /* at least 1 */
+    const job_picture *all_pictures; /* of the file, also those that `only` leaves out: the contact sheet's */
+    size_t n_all_pictures;
     struct job_memory *memory;
 } job;
 

@@ -191,10 +191,19 @@ static const char *normal(job_reader *r, const char *path)
     return out;
 }
 
+/* preview.h */
+static const char *preview_of(job_reader *r, const char *output)
+{
+    char path[PATH_MAX + 16];
+    snprintf(path, sizeof(path), "%.*s.preview.png", (int)(strlen(output) - strlen(".png")), output);
+    const char *kept = job_text(r, path);
+    return kept != NULL ? kept : output;
+}
+
 void job_check_unique(job_reader *r, const job_picture *pictures, size_t n_pictures)
 {
     if (n_pictures == 0) return;
-    claim *claims = calloc(2 * n_pictures, sizeof(*claims));
+    claim *claims = calloc(3 * n_pictures, sizeof(*claims));
     if (claims == NULL) {
         r->out_of_memory = true;
         return;
@@ -207,7 +216,24 @@ void job_check_unique(job_reader *r, const job_picture *pictures, size_t n_pictu
         claims[n++] = (claim){"output file", normal(r, pictures[i].output), &pictures[i]};
         if (pictures[i].latents_out != NULL)
             claims[n++] = (claim){"latents_out file", normal(r, pictures[i].latents_out), &pictures[i]};
+        if (pictures[i].preview_every > 0)
+            claims[n++] = (claim){"preview file", normal(r, preview_of(r, pictures[i].output)), &pictures[i]};
     }
     report_shared(r, claims, n, false);
     free(claims);
+}
+
+void job_check_sheet(job_reader *r, const char *sheet, const tree_node *node, const job_picture *pictures, size_t n_pictures)
+{
+    const char *path = normal(r, sheet);
+    for (size_t i = 0; i < n_pictures; i++) {
+        const job_picture *p = &pictures[i];
+        const bool         taken = strcmp(path, normal(r, p->output)) == 0 ||
+                           (p->preview_every > 0 && strcmp(path, normal(r, preview_of(r, p->output))) == 0);
+        if (!taken) continue;
+        mistakes_add(&r->m, node->line, node->column,
+                     "contact_sheet: found %.200s, which the picture in line %d writes; allowed: a path of its own", sheet,
+                     p->line);
+        return;
+    }
 }

@@ -12,5 +12,7 @@ const char *job_template_fill(job_reader *r, const char *name, const char *templ
                               const job_picture *p);
 /* No two pictures may have one id, nor write one file. */
 void job_check_unique(job_reader *r, const job_picture *pictures, size_t n_pictures);
+/* Nor may one write the contact sheet; node: where it is named. */
+void job_check_sheet(job_reader *r, const char *sheet, const tree_node *node, const job_picture *pictures, size_t n_pictures);
 
 #endif

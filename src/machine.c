@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "arena.h"
 #include "png_writer.h"
@@ -54,11 +55,26 @@ typedef struct bench {
     comm    *comm;
     dtype    type;
     double   budget_s; /* of one operation */
+    const machine_load *load;
     arena    memory;
     void    *x, *y, *w, *state_out;
     float   *scale, *state_max, *state_sum, *table;
     int32_t *pos;
 } bench;
+
+static double process_cpu_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Seconds on a clock of the operations: where threads outnumber cores, the fastest try is one that had a core alone, and a
+ * step never has; there processor time counts, over the threads and their share of a core. */
+static double op_clock(const bench *b)
+{
+    return b->load->core_share < 1 ? process_cpu_s() / b->load->n_threads / b->load->core_share : comm_now();
+}
 
 /* Seconds of the operation that `put` puts: once to warm up, then as often as the budget allows; the fastest. */
 static status time_of(bench *b, status (*put)(bench *, const void *), const void *args, double *seconds)
@@ -66,10 +82,10 @@ static status time_of(bench *b, status (*put)(bench *, const void *), const void
     status st = ST_OK;
     double best = INFINITY, spent = 0;
     for (int i = 0; i == 0 || (spent < b->budget_s && i < 50) || i < 2; i++) {
-        const double began = comm_now();
+        const double began = op_clock(b);
         TRY(put(b, args));
         TRY(stream_sync(b->s));
-        const double took = comm_now() - began;
+        const double took = op_clock(b) - began;
         spent += took;
         if (i > 0 && took < best) best = took;
         if (i > 0 && spent > b->budget_s) break;
@@ -117,11 +133,45 @@ static int32_t at_most(int32_t a, int32_t b)
     return a < b ? a : b;
 }
 
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* ---- how much: so much work that waking the threads is little beside it, and some tries fit the budget */
+
+static int32_t clamp(double wanted, int32_t unit, int32_t least, int32_t most)
+{
+    const int32_t n = wanted < most ? (int32_t)wanted / unit * unit : most;
+    return n > least ? n : least;
+}
+
+/* Rows of products and of the rest; 512 at D = 3072. */
+static int32_t sample_rows(const model *m)
+{
+    return clamp(1.6e6 / (m->flux.n_heads * m->flux.head_dim), ROW_TILE, 512, 4096);
+}
+
+enum { MOST_QUERIES = 2048 };
+
+/* Queries, and as many keys, when their channels are d in all. */
+static int32_t sample_queries(int d)
+{
+    return clamp(sqrt(2.4e9 / 4 / d), KEY_TILE, 384, MOST_QUERIES);
+}
+
+/* Tiles of a convolution down, and as many across. */
+static int32_t sample_tiles(int channels)
+{
+    const double tile_flops = 2.0 * CONV_TILE_H * CONV_TILE_W * channels * channels * 9;
+    return clamp(sqrt(1.5e9 / tile_flops), 1, 2, 16);
+}
+
 static status measure_products(bench *b, const model *m, int32_t n_rows, machine *out)
 {
     static const int widths[N_PRODUCTS][2] = {{1, 1}, {1, 4}, {4, 1}, {5, 1}};
     status           st = ST_OK;
-    const int32_t    d = m->flux.n_heads * m->flux.head_dim, rows = at_most(n_rows, 512);
+    const int32_t    d = m->flux.n_heads * m->flux.head_dim, rows = at_most(n_rows, sample_rows(m));
     for (int p = 0; p < N_PRODUCTS; p++) {
         double      seconds = 0;
         linear_args args = {.x = b->x, .y = b->y, .w = {.data = b->w, .type = DT_BF16}, .ldx = widths[p][0] * d,
@@ -140,7 +190,7 @@ static status measure_rest(bench *b, const model *m, int32_t n_rows, machine *ou
     status             st = ST_OK;
     double             seconds = 0;
     const flux_config *c = &m->flux;
-    const int32_t      d = c->n_heads * c->head_dim, rows = at_most(n_rows, 512);
+    const int32_t      d = c->n_heads * c->head_dim, rows = at_most(n_rows, sample_rows(m));
     const rest_args    args = {
         .norm = {.x = b->x, .y = b->y, .scale = b->scale, .shift = b->scale, .ldx = d, .ldy = d, .n_rows = rows, .width = d,
                  .eps = 1e-6f, .type = b->type, .one_plus = true},
@@ -157,7 +207,7 @@ static status measure_attention(bench *b, int n_heads, int head_dim, int32_t n_r
 {
     status         st = ST_OK;
     double         seconds = 0;
-    const int32_t  d = n_heads * head_dim, n_q = at_most(n_rows, 384), n_kv = at_most(n_keys, 512);
+    const int32_t  d = n_heads * head_dim, n_q = at_most(n_rows, sample_queries(d)), n_kv = at_most(n_keys, sample_queries(d));
     attention_args args = {.q = b->x, .k = b->x, .v = b->x, .out = b->y, .state_max = b->state_max,
                            .state_sum = b->state_sum, .state_out = b->state_out, .ldq = d, .ldk = d, .ldv = d, .ldo = d,
                            .n_q = n_q, .n_kv = n_kv, .n_heads = n_heads, .head_dim = head_dim,
@@ -168,21 +218,19 @@ fail:
     return st;
 }
 
-/* Rows and columns of the convolutions that are measured: a tile or two per thread. */
-enum { CONV_H = 2 * CONV_TILE_H, CONV_W = 2 * CONV_TILE_W };
-
 static status measure_convolutions(bench *b, const model *m, machine *out)
 {
     status            st = ST_OK;
     const vae_config *c = &m->vae;
     for (int i = 0; i < c->n_blocks; i++) {
         const int32_t width = c->block_out_channels[c->n_blocks - 1 - i];
+        const int32_t tiles = sample_tiles(width), height = tiles * CONV_TILE_H, across = tiles * CONV_TILE_W;
         double        seconds = 0;
         conv_args     args = {.x = b->x, .y = b->y, .norm_mul = b->scale, .norm_add = b->scale,
-                              .w = {.data = b->w, .type = DT_BF16}, .height = CONV_H, .width = CONV_W, .c_in = width,
+                              .w = {.data = b->w, .type = DT_BF16}, .height = height, .width = across, .c_in = width,
                               .c_out = width, .kernel = 3, .type = b->type, .y_type = b->type, .silu = true};
         TRY(time_of(b, put_conv, &args, &seconds));
-        out->conv[i] = 2.0 * CONV_H * CONV_W * width * width * 9 / seconds;
+        out->conv[i] = 2.0 * height * across * width * width * 9 / seconds;
     }
 fail:
     return st;
@@ -257,21 +305,26 @@ static status open_bench(bench *b, const model *m)
     status             st = ST_OK;
     const flux_config *c = &m->flux;
     const size_t       d = (size_t)c->n_heads * (size_t)c->head_dim, e = dtype_bytes(b->type);
-    size_t             widest = 0;
-    for (int i = 0; i < m->vae.n_blocks; i++)
-        if ((size_t)m->vae.block_out_channels[i] > widest) widest = (size_t)m->vae.block_out_channels[i];
-    const size_t rows = 512 * (d > widest ? d : widest), pixels = (size_t)CONV_H * CONV_W * widest;
-    const size_t weight_values = 5 * d * d > 9 * widest * widest ? 5 * d * d : 9 * widest * widest;
-    const size_t values = 5 * rows > pixels ? 5 * rows : pixels;
+    const size_t       rows = (size_t)sample_rows(m);
+    size_t             widest = 0, values = 5 * rows * d, states = (size_t)sample_queries((int)d) * d;
+    for (int i = 0; i < m->vae.n_blocks; i++) {
+        const size_t channels = (size_t)m->vae.block_out_channels[i];
+        const size_t tiles = (size_t)sample_tiles((int)channels), queries = (size_t)sample_queries((int)channels);
+        values = larger(values, tiles * tiles * CONV_TILE_H * CONV_TILE_W * channels);
+        states = larger(states, queries * channels);
+        widest = larger(widest, channels);
+    }
+    values = larger(values, states); /* queries, keys and values are these numbers too */
+    const size_t weight_values = larger(5 * d * d, 9 * widest * widest);
     arena_plan(&b->memory, &b->x, values * e, "inputs");
     arena_plan(&b->memory, &b->y, values * e, "outputs");
     arena_plan(&b->memory, &b->w, weight_values * 2, "weights");
-    arena_plan(&b->memory, &b->scale, (d > widest ? d : widest) * sizeof(float), "scales");
-    arena_plan(&b->memory, &b->state_max, 512 * (size_t)c->n_heads * sizeof(float), "state");
-    arena_plan(&b->memory, &b->state_sum, 512 * (size_t)c->n_heads * sizeof(float), "state");
-    arena_plan(&b->memory, &b->state_out, rows * sizeof(float), "state");
+    arena_plan(&b->memory, &b->scale, larger(d, widest) * sizeof(float), "scales");
+    arena_plan(&b->memory, &b->state_max, MOST_QUERIES * (size_t)c->n_heads * sizeof(float), "state");
+    arena_plan(&b->memory, &b->state_sum, MOST_QUERIES * (size_t)c->n_heads * sizeof(float), "state");
+    arena_plan(&b->memory, &b->state_out, states * sizeof(float), "state");
     arena_plan(&b->memory, &b->table, 2 * (size_t)c->head_dim * sizeof(float), "table");
-    arena_plan(&b->memory, &b->pos, 512 * 3 * sizeof(int32_t), "positions");
+    arena_plan(&b->memory, &b->pos, rows * 3 * sizeof(int32_t), "positions");
     TRY(arena_take(&b->memory, b->dev, "measuring"));
     void *zeros = calloc(arena_bytes(&b->memory), 1); /* any numbers do, as long as they are numbers */
     if (zeros == NULL) return err_set(ST_NO_MEMORY, "measuring: %zu bytes", arena_bytes(&b->memory));
@@ -314,10 +367,10 @@ fail:
 }
 
 status machine_measure(machine *out, comm *c, device *dev, const model *m, dtype type, int32_t n_rows, int32_t n_keys,
-                       double budget_s)
+                       const machine_load *load, double budget_s)
 {
     status  st = ST_OK;
-    bench   b = {.dev = dev, .comm = c, .type = type, .budget_s = budget_s / (N_PRODUCTS + 3 + m->vae.n_blocks)};
+    bench   b = {.dev = dev, .comm = c, .type = type, .load = load, .budget_s = budget_s / (N_PRODUCTS + 3 + m->vae.n_blocks)};
     machine found = {.measured = true, .overhead = 1, .memory_bytes = machine_memory_available()};
     const int wide = m->vae.block_out_channels[m->vae.n_blocks - 1];
     if (n_rows < ROW_TILE) n_rows = ROW_TILE;
@@ -330,7 +383,7 @@ status machine_measure(machine *out, comm *c, device *dev, const model *m, dtype
     if (st == ST_OK) st = measure_rest(&b, m, n_rows, &found);
     if (st == ST_OK)
         st = measure_attention(&b, m->flux.n_heads, m->flux.head_dim, n_rows, n_keys, &found.attention);
-    if (st == ST_OK) st = measure_attention(&b, 1, wide, 512, 512, &found.wide_attention);
+    if (st == ST_OK) st = measure_attention(&b, 1, wide, MOST_QUERIES, MOST_QUERIES, &found.wide_attention);
     if (st == ST_OK) st = measure_convolutions(&b, m, &found);
     if (st == ST_OK) st = measure_png(&b, &found);
     TRY(comm_agree(c, st));

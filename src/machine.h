@@ -28,10 +28,16 @@ extern const char *const machine_names[];
 /* ST_USAGE when the name is not one of them. */
 status machine_named(machine *out, const char *name);
 
+/* How busy the ranks of a node keep its cores. */
+typedef struct machine_load {
+    int    n_threads;  /* of this rank */
+    double core_share; /* of a core for each of them: 1, or less where threads outnumber cores */
+} machine_load;
+
 /* Collective: all ranks measure at the same time, so that what they share (cores, memory) is in the figures; the
  * slowest rank's count. n_rows: of a rank; n_keys: of a block of keys. budget_s: seconds to spend, roughly. */
 status machine_measure(machine *out, comm *c, device *dev, const model *m, dtype type, int32_t n_rows, int32_t n_keys,
-                       double budget_s);
+                       const machine_load *load, double budget_s);
 
 /* Bytes that this process may still take: of the machine and of the cgroup it is in. */
 int64_t machine_memory_available(void);

@@ -6,15 +6,19 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "cache_dir.h"
 #include "clerk.h"
 #include "comm.h"
+#include "contact_sheet.h"
 #include "job.h"
 #include "model_hash.h"
 #include "options.h"
 #include "plan.h"
+#include "recipe_job.h"
 #include "render.h"
 #include "report.h"
 #include "self_check.h"
+#include "signals.h"
 #include "watchdog.h"
 
 #ifdef WITH_CUDA
@@ -29,6 +33,7 @@ typedef struct program {
     comm    *comm;
     machine  machine; /* that plans are for */
     grid_shape shape;
+    char   **refused; /* [pictures] why one cannot be rendered here; NULL where it can */
     comm_grid grid;
     int      n_threads;
     report  *report;
@@ -38,7 +43,8 @@ typedef struct program {
     device  *dev;
     dump    *dump;
     renderer *renderer;
-    char     model_sha256[MODEL_HASH_TEXT];
+    char    *cache_dir; /* NULL: none */
+    model_digest digest;
     double   hashing_told;
     char     dump_dir[4096];
 } program;
@@ -64,6 +70,14 @@ static int choose_threads(const program *p)
         report_warn(p->report, "%d thread%s, but this rank is bound to %d core%s: start mpirun with --bind-to none", n,
                     n == 1 ? "" : "s", allowed_cores(), allowed_cores() == 1 ? "" : "s");
     return n;
+}
+
+/* Of a core, for each thread: bound ranks have the cores of their mask, others share the machine's. */
+static double core_share(const program *p)
+{
+    const bool   bound = allowed_cores() < (int)sysconf(_SC_NPROCESSORS_ONLN);
+    const double share = (double)allowed_cores() / (p->n_threads * (bound ? 1 : comm_local_size(p->comm)));
+    return share < 1 ? share : 1;
 }
 
 static status open_job(program *p)
@@ -95,10 +109,12 @@ static status hash_model(program *p)
 {
     status st = ST_OK;
     p->hashing_told = report_now();
-    if (speaks(p))
-        st = model_hash(p->model_sha256, p->model, &(model_hash_opts){.progress = show_hashing, .context = p});
+    st = cache_dir_find(&p->cache_dir, p->options.cache_dir);
+    if (st == ST_OK && speaks(p))
+        st = model_hash(&p->digest, p->model, &(model_hash_opts){.progress = show_hashing, .context = p,
+                                                                 .cache_dir = p->cache_dir});
     TRY(comm_agree(p->comm, st));
-    TRY(comm_bcast(p->comm, 0, p->model_sha256, sizeof(p->model_sha256)));
+    TRY(comm_bcast(p->comm, 0, &p->digest, sizeof(p->digest)));
 fail:
     return st;
 }
@@ -196,7 +212,7 @@ static void greet(program *p)
     report_event(p->report, "start", json_pack("{s:s, s:o, s:o, s:s, s:i, s:s, s:I}", "version", DYPE_VERSION, "job",
                                                report_text(p->options.job_path), "model", report_text(p->job->model),
                                                "model_sha256",
-                                               p->model_sha256, "n_ranks", n_ranks, "device", device_name(p->dev),
+                                               p->digest.whole, "n_ranks", n_ranks, "device", device_name(p->dev),
                                                "n_pictures", (json_int_t)p->job->n_pictures));
 }
 
@@ -249,16 +265,30 @@ static status open_machine(program *p, int n_ranks)
     const double       budget_s = p->options.plan ? 1.0 : 0.3;
     const job_picture *picture = &p->job->pictures[0];
     const int32_t      rows = picture->width / 16 * (picture->height / 16) / n_ranks;
+    const machine_load load = {.n_threads = p->n_threads, .core_share = core_share(p)};
     if (p->options.plan_for != NULL) return comm_agree(p->comm, machine_named(&p->machine, p->options.plan_for));
     if (!p->options.plan && !worth_measuring(p)) return ST_OK;
-    return machine_measure(&p->machine, p->comm, p->dev, p->model, p->job->precision, rows, rows, budget_s);
+    return machine_measure(&p->machine, p->comm, p->dev, p->model, p->job->precision, rows, rows, &load, budget_s);
 }
 
-/* The grid of all pictures is that of the first one's plan; each picture must fit. With --plan: tells all. */
+/* The plan of one picture: told, and whether it fits. */
+static status plan_picture(program *p, const plan_opts *opts, plan *made)
+{
+    const status st = plan_make(made, opts);
+    if (st != ST_OK) return st;
+    if (p->options.plan) plan_print(made, p->report);
+    else if (made->machine.attention > 0) plan_print_short(made, p->report);
+    if (speaks(p)) report_event(p->report, "plan", plan_json(made));
+    return ST_OK;
+}
+
+/* The grid of all pictures is that of the first one's plan that fits. A picture that does not fit fails by itself; when none
+ * does, the job ends here. With --plan: tells all. */
 static status plan_job(program *p)
 {
-    status    st = ST_OK, fit_st = ST_OK;
+    status    st = ST_OK;
     plan      made = {0};
+    size_t    n_refused = 0;
     int       n_local = comm_local_size(p->comm);
     plan_opts opts = {.model = p->model, .job = p->job, .n_threads = p->n_threads,
                       .n_ranks = p->options.plan_ranks > 0 ? p->options.plan_ranks : comm_size(p->comm)};
@@ -266,21 +296,33 @@ static status plan_job(program *p)
     opts.n_ranks_of_node = p->options.plan_ranks > 0 ? opts.n_ranks : n_local;
     TRY(open_machine(p, opts.n_ranks));
     if (p->machine.attention > 0) opts.machine = &p->machine;
+    p->refused = calloc(p->job->n_pictures, sizeof(*p->refused));
+    TRY(comm_agree(p->comm, p->refused != NULL ? ST_OK : err_set(ST_NO_MEMORY, "plans of %zu pictures", p->job->n_pictures)));
     for (size_t i = 0; i < p->job->n_pictures; i++) {
         opts.picture = &p->job->pictures[i];
-        TRY(plan_make(&made, &opts));
-        if (i == 0) p->shape = made.shape;
-        if (p->options.plan) plan_print(&made, p->report);
-        else if (made.machine.attention > 0) plan_print_short(&made, p->report);
-        if (speaks(p)) report_event(p->report, "plan", plan_json(&made));
-        if (fit_st == ST_OK) fit_st = plan_fits(&made, &opts);
+        TRY(comm_agree(p->comm, plan_picture(p, &opts, &made)));
+        status fits = plan_fits(&made, &opts);
+        if (fits == ST_NO_MEMORY) p->refused[i] = strdup(err_text()); /* before it names a rank: all find the same */
+        fits = comm_agree(p->comm, fits);
+        if (fits != ST_OK && fits != ST_NO_MEMORY) st = fits;
+        if (st == ST_OK && (i == n_refused)) p->shape = made.shape;
         plan_free(&made);
-        if (fit_st != ST_OK && !p->options.plan) break;
+        TRY(st);
+        if (fits == ST_OK) continue;
+        if (p->refused[i] == NULL) p->refused[i] = strdup(err_text());
+        if (p->refused[i] == NULL) st = err_set(ST_NO_MEMORY, "plans of %zu pictures", p->job->n_pictures);
+        TRY(comm_agree(p->comm, st));
+        n_refused++;
     }
-    st = fit_st;
+    for (size_t i = 0; i < p->job->n_pictures; i++) {
+        if (p->refused[i] == NULL || (!p->options.plan && n_refused < p->job->n_pictures)) continue;
+        if (!p->options.plan) report_picture(p->report, p->job->pictures[i].id, "failed", p->refused[i]);
+        if (st == ST_OK) st = err_set(ST_NO_MEMORY, "%s", p->refused[i]);
+    }
+    if (st != ST_OK && !p->options.plan) report_table(p->report, p->job->n_pictures);
 fail:
     plan_free(&made);
-    return comm_agree(p->comm, st);
+    return st;
 }
 
 static status open_grid(program *p)
@@ -295,20 +337,11 @@ fail:
     return st;
 }
 
-/* Keys that are read and checked, but that this version does nothing with: better said than guessed. */
-static void warn_of_idle_keys(program *p)
-{
-    for (size_t i = 0; i < p->job->n_pictures; i++)
-        if (p->job->pictures[i].preview_every > 0) {
-            report_warn(p->report, "preview_every: this version writes no previews");
-            break;
-        }
-}
-
 /* What a replica has done, and all of them together. */
 typedef struct tally {
     size_t n_failed;
-    status cause; /* that all failures share, else ST_FAILED */
+    status cause;   /* that all failures share, else ST_FAILED */
+    bool   stopped; /* by a signal, with pictures left */
 } tally;
 
 static void count_failure(tally *t, status cause, size_t n)
@@ -317,26 +350,85 @@ static void count_failure(tally *t, status cause, size_t n)
     t->n_failed += n;
 }
 
+static void tell_failure(const job_picture *picture, report *r)
+{
+    report_warn(r, "%s failed: %s", picture->id, err_text());
+    report_event(r, "picture", json_pack("{s:s, s:s, s:o}", "picture", picture->id, "state", "failed", "reason",
+                                         report_text(err_text())));
+    report_picture(r, picture->id, "failed", err_text());
+}
+
+static void tell_stop(const job_picture *picture, report *r)
+{
+    report_warn(r, "%s", err_text());
+    report_event(r, "picture", json_pack("{s:s, s:s, s:o}", "picture", picture->id, "state", "stopped", "reason",
+                                         report_text(err_text())));
+    report_picture(r, picture->id, "stopped", err_text());
+}
+
+/* The next picture of this replica, the same on all its ranks; at least n_pictures: there is none. A signal takes all that
+ * are left, so that other replicas begin no more either. *stopped: it took some. */
+static status next_ticket(program *p, int *ticket, bool *stopped)
+{
+    status st = ST_OK;
+    int    go_on = signals_noted() == NULL, some = 0;
+    TRY(comm_min_int(p->grid.replica, &go_on));
+    if (comm_rank(p->grid.replica) == 0) {
+        do {
+            st = clerk_next(p->comm, ticket);
+            some |= !go_on && st == ST_OK && (size_t)*ticket < p->job->n_pictures;
+        } while (!go_on && st == ST_OK && (size_t)*ticket < p->job->n_pictures);
+    }
+    TRY(comm_agree(p->grid.replica, st));
+    TRY(comm_bcast(p->grid.replica, 0, ticket, sizeof(*ticket)));
+    TRY(comm_bcast(p->grid.replica, 0, &some, sizeof(some)));
+    *stopped |= some != 0;
+fail:
+    return st;
+}
+
 /* The pictures that fall to this replica, whenever it is free for one; one that fails does not stop the others. */
 static status render_share(program *p, report *r, tally *t)
 {
     status st = ST_OK;
     for (;;) {
         int ticket = 0;
-        if (comm_rank(p->grid.replica) == 0) st = clerk_next(p->comm, &ticket);
-        TRY(comm_agree(p->grid.replica, st));
-        TRY(comm_bcast(p->grid.replica, 0, &ticket, sizeof(ticket)));
+        TRY(next_ticket(p, &ticket, &t->stopped));
         if ((size_t)ticket >= p->job->n_pictures) return ST_OK;
         const job_picture *picture = &p->job->pictures[ticket];
         st = renderer_picture(p->renderer, picture);
         if (st == ST_COMM) goto fail;
-        if (st == ST_OK) continue;
-        report_warn(r, "%s failed: %s", picture->id, err_text());
-        report_event(r, "picture", json_pack("{s:s, s:s, s:s}", "picture", picture->id, "state", "failed", "reason",
-                                             err_text()));
-        count_failure(t, st, 1);
+        if (st == ST_AGAIN) {
+            tell_stop(picture, r);
+            t->stopped = true;
+        } else if (st != ST_OK) {
+            tell_failure(picture, r);
+            count_failure(t, st, 1);
+        }
         st = ST_OK;
     }
+fail:
+    return st;
+}
+
+/* --decode: the picture of the job whose recipe is the file's; that of the file's id is tried first. One replica does it. */
+static status decode_file(program *p, report *r, tally *t)
+{
+    status             st = ST_OK;
+    const job_picture *found = NULL;
+    const char        *path = p->options.decode;
+    if (p->grid.index != 0) return ST_OK;
+    TRY(renderer_find(p->renderer, path, &found));
+    st = renderer_decode(p->renderer, found, path);
+    if (st == ST_OK || st == ST_COMM) goto fail;
+    if (st == ST_AGAIN) {
+        tell_stop(found, r);
+        t->stopped = true;
+    } else {
+        tell_failure(found, r);
+        count_failure(t, st, 1);
+    }
+    st = ST_OK;
 fail:
     return st;
 }
@@ -354,8 +446,10 @@ static status add_up(program *p, const tally *mine, tally *sum)
     for (int r = 0; r < n; r++) bytes[r] = sizeof(*all);
     TRY(comm_gather(p->comm, 0, leads ? mine : &none, bytes, all));
     TRY(comm_bcast(p->comm, 0, all, (size_t)n * sizeof(*all)));
-    for (int r = 0; r < n; r++)
+    for (int r = 0; r < n; r++) {
         if (all[r].n_failed > 0) count_failure(sum, all[r].cause, all[r].n_failed);
+        sum->stopped |= all[r].stopped;
+    }
     TRY(clerk_settle(p->comm)); /* what leads have said is in the log before the end is */
 fail:
     free(all);
@@ -363,23 +457,50 @@ fail:
     return st;
 }
 
-/* ST_FAILED when some pictures failed; a cause that all share is told. */
+/* On rank 0. With --only: when no picture of the file is missing, so that of many jobs on one file the last one makes it. */
+static status write_sheet(program *p)
+{
+    status     st = ST_OK;
+    const job *j = p->job;
+    if (!speaks(p) || j->contact_sheet == NULL) return ST_OK;
+    for (size_t i = 0; j->n_pictures < j->n_all_pictures && i < j->n_all_pictures; i++)
+        if (access(j->all_pictures[i].output, F_OK) != 0) return ST_OK;
+    report_phase(p->report, "contact sheet", "contact sheet");
+    TRY(contact_sheet_write(j->contact_sheet, j->all_pictures, j->n_all_pictures, p->report));
+    report_line(p->report, "contact sheet: %s", j->contact_sheet);
+    report_event(p->report, "contact_sheet", json_pack("{s:o, s:I}", "path", report_text(j->contact_sheet), "pictures",
+                                                       (json_int_t)j->n_all_pictures));
+fail:
+    report_phase(p->report, NULL, NULL);
+    return st;
+}
+
+/* ST_AGAIN when a signal has left some undone; ST_FAILED when some pictures failed; a cause that all share is told. */
 static status render_all(program *p)
 {
     status  st = ST_OK;
     report *r = p->lead_report != NULL ? p->lead_report : p->report;
     tally   mine = {0}, sum = {0};
     TRY(comm_agree(p->comm, renderer_open(&p->renderer, &(renderer_opts){
-        .job = p->job, .model = p->model, .model_sha256 = p->model_sha256, .grid = &p->grid, .dev = p->dev,
-        .report = r, .dump = p->dump, .overwrite = p->options.overwrite,
+        .job = p->job, .model = p->model, .model_sha256 = p->digest.whole, .encoders_sha256 = p->digest.encoders,
+        .cache_dir = p->cache_dir, .grid = &p->grid, .dev = p->dev, .report = r, .dump = p->dump,
+        .overwrite = p->options.overwrite, .refused = (const char *const *)p->refused,
         .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0,
         .reverse_order = getenv("DYPE_TEST_REVERSE_BLOCKS") != NULL})));
-    TRY(render_share(p, r, &mine));
-    TRY(add_up(p, &mine, &sum));
+    signals_hold(true);
+    st = p->options.decode != NULL ? decode_file(p, r, &mine) : render_share(p, r, &mine);
+    if (p->options.decode != NULL) st = comm_agree(p->comm, st);
+    if (st == ST_OK) st = add_up(p, &mine, &sum);
+    signals_hold(false);
+    TRY(st);
+    const size_t n_wanted = p->options.decode != NULL ? 1 : p->job->n_pictures;
+    if (!sum.stopped && p->options.decode == NULL) st = comm_agree(p->comm, write_sheet(p));
+    if (st == ST_COMM) goto fail;
+    if (st != ST_OK) report_warn(p->report, "contact sheet: %s", err_text());
     if (sum.n_failed > 0)
-        st = err_set(sum.n_failed < p->job->n_pictures ? ST_FAILED : sum.cause, "%zu of %zu pictures failed", sum.n_failed,
-                     p->job->n_pictures);
-    report_table(p->report);
+        st = err_set(sum.n_failed < n_wanted ? ST_FAILED : sum.cause, "%zu of %zu pictures failed", sum.n_failed, n_wanted);
+    if (sum.stopped) st = err_set(ST_AGAIN, "stopped by a signal: run the same command again");
+    report_table(p->report, n_wanted);
 fail:
     report_event(p->report, "end", json_pack("{s:i, s:I, s:I}", "exit_code", (int)st, "failed", (json_int_t)sum.n_failed,
                                              "pictures", (json_int_t)p->job->n_pictures));
@@ -391,8 +512,8 @@ static status compare_options(program *p)
 {
     status st = ST_OK;
     char   text[1024];
-    int    n = snprintf(text, sizeof(text), "--check %d --bench %d --blocks %d", p->options.check, p->options.bench,
-                        p->options.n_blocks);
+    int    n = snprintf(text, sizeof(text), "--check %d --bench %d --decode %d --blocks %d", p->options.check,
+                        p->options.bench, p->options.decode != NULL, p->options.n_blocks);
     for (size_t i = 0; i < p->options.n_only && n < (int)sizeof(text); i++)
         n += snprintf(text + n, sizeof(text) - (size_t)n, " --only %s", p->options.only[i]);
     TRY(comm_same(p->comm, ST_USAGE, "program version", DYPE_VERSION));
@@ -431,6 +552,15 @@ fail:
     return st;
 }
 
+/* What would be rendered, for scripts: a line per picture on stdout, its id first, then size, steps and output. */
+static void list_pictures(const job *j)
+{
+    for (size_t i = 0; i < j->n_pictures; i++) {
+        const job_picture *picture = &j->pictures[i];
+        printf("%s\t%dx%d\t%d steps\t%s\n", picture->id, picture->width, picture->height, picture->steps, picture->output);
+    }
+}
+
 static status run(program *p, status options_st)
 {
     status st = options_st;
@@ -440,6 +570,7 @@ static status run(program *p, status options_st)
     TRY(open_job(p));
     TRY(open_model(p));
     if (p->options.check) {
+        if (speaks(p)) list_pictures(p->job);
         report_line(p->report, "%s: %zu picture%s, model %s: no mistake found", p->options.job_path, p->job->n_pictures,
                     p->job->n_pictures == 1 ? "" : "s", p->job->model);
         return ST_OK;
@@ -453,11 +584,10 @@ static status run(program *p, status options_st)
     TRY(open_dump(p));
     greet(p);
     if (p->options.bench) {
-        TRY(bench_run(&(bench_opts){.job = p->job, .model = p->model, .model_sha256 = p->model_sha256, .world = p->comm,
+        TRY(bench_run(&(bench_opts){.job = p->job, .model = p->model, .model_sha256 = p->digest.whole, .world = p->comm,
                                     .dev = p->dev, .report = p->report, .out_dir = p->options.out_dir}));
         return ST_OK;
     }
-    warn_of_idle_keys(p);
     TRY(render_all(p));
 fail:
     return st;
@@ -472,10 +602,13 @@ static void close_all(program *p)
     device_close(p->dev);
     report_close(p->lead_report);
     model_close(p->model);
+    for (size_t i = 0; p->refused != NULL && i < p->job->n_pictures; i++) free(p->refused[i]);
+    free(p->refused);
     job_close(p->job);
     if (speaks(p)) watchdog_listen(p->comm, NULL, NULL);
     report_close(p->report);
     options_close(&p->options);
+    free(p->cache_dir);
 }
 
 int main(int argc, char **argv)
@@ -492,7 +625,13 @@ int main(int argc, char **argv)
         options_close(&p.options);
         return 0;
     }
-    if (comm_open(&p.comm, &argc, &argv) != ST_OK) {
+    if (st == ST_OK && p.options.recipe != NULL) {
+        st = recipe_job_print(stdout, p.options.recipe, p.options.model);
+        if (st != ST_OK) fprintf(stderr, "dype-dist: %s\n", err_text());
+        options_close(&p.options);
+        return (int)st;
+    }
+    if (signals_open() != ST_OK || comm_open(&p.comm, &argc, &argv) != ST_OK) {
         fprintf(stderr, "dype-dist: %s\n", err_text());
         return ST_COMM;
     }

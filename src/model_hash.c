@@ -23,7 +23,6 @@ typedef struct {
 typedef struct {
     const model *m;
     const model_hash_opts *opts;
-    char *cache_dir; /* NULL: none */
     listed_file *files;
     size_t n_files;
     int64_t done_bytes, all_bytes;
@@ -59,19 +58,6 @@ static void from_hex(unsigned char digest[DIGEST], const char *hex)
     }
 }
 
-/* $XDG_CACHE_HOME/dype-dist, made when it is missing; NULL when there is no place for it. */
-static char *find_cache_dir(void)
-{
-    char *dir = NULL;
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    int n = -1;
-    if (cache != NULL && cache[0] == '/')
-        n = asprintf(&dir, "%s/dype-dist", cache);
-    else if (home != NULL && home[0] == '/')
-        n = asprintf(&dir, "%s/.cache/dype-dist", home);
-    return n < 0 ? NULL : dir;
-}
-
 static int64_t changed_ns(const struct stat *info)
 {
     return (int64_t)info->st_mtim.tv_sec * 1000000000 + info->st_mtim.tv_nsec;
@@ -82,9 +68,9 @@ static char *cache_path(const hashing *h, const char *path)
 {
     char hex[SHA256_HEX];
     char *out = NULL;
-    char *absolute = h->cache_dir == NULL ? NULL : realpath(path, NULL);
+    char *absolute = h->opts->cache_dir == NULL ? NULL : realpath(path, NULL);
     if (absolute != NULL && sha256_of(absolute, strlen(absolute), hex) == ST_OK &&
-        asprintf(&out, "%s/sha256-%s", h->cache_dir, hex) < 0)
+        asprintf(&out, "%s/sha256-%s", h->opts->cache_dir, hex) < 0)
         out = NULL;
     free(absolute);
     return out;
@@ -249,38 +235,60 @@ fail:
     return st;
 }
 
-status model_hash(char hex[MODEL_HASH_TEXT], const model *m, const model_hash_opts *opts)
+/* name NUL size digest, as the header tells. */
+static status add_file(sha256 *sum, const listed_file *file, const char *file_hex)
+{
+    status st = ST_OK;
+    unsigned char size[8], digest[DIGEST];
+    from_hex(digest, file_hex);
+    for (int b = 0; b < 8; b++)
+        size[b] = (unsigned char)((uint64_t)file->bytes >> (8 * b));
+    TRY(sha256_add(sum, file->name, strlen(file->name) + 1));
+    TRY(sha256_add(sum, size, sizeof(size)));
+    TRY(sha256_add(sum, digest, sizeof(digest)));
+fail:
+    return st;
+}
+
+/* text_encoder/ and text_encoder_2/ */
+static bool of_encoder(const char *name)
+{
+    return strncmp(name, "text_encoder", strlen("text_encoder")) == 0;
+}
+
+status model_hash(model_digest *out, const model *m, const model_hash_opts *opts)
 {
     static const model_hash_opts no_opts;
     status st = ST_OK;
-    sha256 *sum = NULL;
+    sha256 *sum = NULL, *encoders = NULL;
+    model_digest got;
     hashing h = {.m = m, .opts = opts == NULL ? &no_opts : opts};
-    h.cache_dir = h.opts->cache_dir == NULL ? find_cache_dir() : strdup(h.opts->cache_dir);
     h.files = calloc(MAX_FILES + 1, sizeof(*h.files));
     if (h.files == NULL) {
         st = err_set(ST_NO_MEMORY, "model_hash: a table of %d files", MAX_FILES);
         goto fail;
     }
     TRY(sha256_open(&sum));
+    TRY(sha256_open(&encoders));
     TRY(list_files(&h));
     for (size_t i = 0; i < h.n_files; i++) {
-        unsigned char size[8], digest[DIGEST];
         char file_hex[SHA256_HEX];
         TRY(hash_file(&h, &h.files[i], file_hex));
-        from_hex(digest, file_hex);
-        for (int b = 0; b < 8; b++)
-            size[b] = (unsigned char)((uint64_t)h.files[i].bytes >> (8 * b));
-        TRY(sha256_add(sum, h.files[i].name, strlen(h.files[i].name) + 1));
-        TRY(sha256_add(sum, size, sizeof(size)));
-        TRY(sha256_add(sum, digest, sizeof(digest)));
+        TRY(add_file(sum, &h.files[i], file_hex));
+        if (of_encoder(h.files[i].name)) TRY(add_file(encoders, &h.files[i], file_hex));
     }
-    st = sha256_finish(sum, hex);
+    st = sha256_finish(sum, got.whole);
     sum = NULL;
+    TRY(st);
+    st = sha256_finish(encoders, got.encoders);
+    encoders = NULL;
+    TRY(st);
+    *out = got;
 fail:
     for (size_t i = 0; h.files != NULL && i < h.n_files; i++)
         free(h.files[i].name);
     free(h.files);
-    free(h.cache_dir);
     sha256_close(sum);
+    sha256_close(encoders);
     return st;
 }

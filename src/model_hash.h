@@ -2,9 +2,10 @@
  *
  *   sha256 of, for each file in the order of its name:  name NUL size(u64 LE) sha256-of-its-bytes(32)
  *
- * Hashing 33 GB takes minutes, so each file's digest is kept under $XDG_CACHE_HOME/dype-dist (or ~/.cache/dype-dist),
- * good for as long as path, size and time of change stay. A cache that cannot be read or written costs time, nothing
- * else. */
+ * and the same over the text encoders' files alone (text_encoder*), which models that were tuned from one another share.
+ *
+ * Hashing 33 GB takes minutes, so each file's digest is kept in the cache folder, good for as long as path, size and time
+ * of change stay. A cache that cannot be read or written costs time, nothing else. */
 #ifndef DYPE_MODEL_HASH_H
 #define DYPE_MODEL_HASH_H
 
@@ -20,10 +21,14 @@ typedef struct model_hash_opts {
     /* Called now and then; may be NULL. Bytes of files found in the cache count as done. */
     void (*progress)(void *context, int64_t done_bytes, int64_t all_bytes);
     void *context;
-    const char *cache_dir; /* NULL: as above */
+    const char *cache_dir; /* NULL: none */
 } model_hash_opts;
 
+typedef struct model_digest {
+    char whole[MODEL_HASH_TEXT], encoders[MODEL_HASH_TEXT];
+} model_digest;
+
 /* Opens the headers of all parts to learn which files they are. opts may be NULL. */
-status model_hash(char hex[MODEL_HASH_TEXT], const model *m, const model_hash_opts *opts);
+status model_hash(model_digest *out, const model *m, const model_hash_opts *opts);
 
 #endif

@@ -24,6 +24,7 @@ enum {
     OPT_THREADS,
     OPT_OVERWRITE,
     OPT_LOG_JSON,
+    OPT_CACHE,
     OPT_QUIET,
     OPT_DUMP,
     OPT_BLOCKS,
@@ -34,6 +35,8 @@ enum {
     OPT_RANKS,
     OPT_WATCHDOG,
     OPT_MEMORY_LIMIT,
+    OPT_DECODE,
+    OPT_RECIPE,
     OPT_NOT_YET /* known to the design, absent from this version */
 };
 
@@ -53,6 +56,7 @@ static const struct {
     {"threads", "N", OPT_THREADS, "threads per rank, instead of cores / ranks on the node"},
     {"overwrite", NULL, OPT_OVERWRITE, "replace outputs, instead of keeping the old one as NAME.N.png"},
     {"log-json", "FILE", OPT_LOG_JSON, "append events as one JSON object per line"},
+    {"cache", "DIR", OPT_CACHE, "where prompts and digests are kept, instead of ~/.cache/dype-dist; none: nowhere"},
     {"quiet", NULL, OPT_QUIET, "no progress; only warnings and errors"},
     {"dump", "NAME", OPT_DUMP, "save the tensor of that name, such as dit.12.attn_out@3 (may repeat)"},
     {"blocks", "N", OPT_BLOCKS, "run only the first N transformer blocks"},
@@ -63,8 +67,8 @@ static const struct {
     {"isa", "NAME", OPT_ISA, "auto, avx512bf16, avx512, avx2 or plain"},
     {"watchdog", "SECONDS", OPT_WATCHDOG, "end the job when a rank is silent for so long (600; 0: never)"},
     {"memory-limit", "SIZE", OPT_MEMORY_LIMIT, "at most so much device memory per rank, such as 24G or 500M"},
-    {"decode", "FILE", OPT_NOT_YET, NULL},
-    {"recipe", "FILE", OPT_NOT_YET, NULL},
+    {"decode", "FILE", OPT_DECODE, "only decode this saved latent, with the job's picture that it belongs to"},
+    {"recipe", "FILE", OPT_RECIPE, "print a job that renders the same bytes as this PNG (or latent) and exit"},
     {"spectra", "FILE", OPT_NOT_YET, NULL},
     {"plot-positions", "FILE", OPT_NOT_YET, NULL},
 };
@@ -204,11 +208,20 @@ static status read_option(options *o, int id, const char *name, const char *valu
     case OPT_LOG_JSON:
         o->log_json = value;
         break;
+    case OPT_CACHE:
+        o->cache_dir = value;
+        break;
     case OPT_ONLY:
         o->only[o->n_only++] = value;
         break;
     case OPT_DUMP:
         o->dump[o->n_dump++] = value;
+        break;
+    case OPT_DECODE:
+        o->decode = value;
+        break;
+    case OPT_RECIPE:
+        o->recipe = value;
         break;
     case OPT_THREADS:
         return read_count(name, value, 1, THREADS_MAX, &o->n_threads);
@@ -272,7 +285,7 @@ status options_read(options *o, int argc, char **argv)
         TRY(read_option(o, known[sign - FIRST_INDEX].id, known[sign - FIRST_INDEX].name, optarg));
     }
     int n_left = argc - optind;
-    if (n_left == 0 && (o->help || o->version)) return ST_OK;
+    if (n_left == 0 && (o->help || o->version || o->recipe != NULL)) return ST_OK;
     if (n_left == 0) {
         st = err_set(ST_USAGE, "found no job file; usage: dype-dist [options] JOB.yaml; %s", hint);
         goto fail;
@@ -280,6 +293,10 @@ status options_read(options *o, int argc, char **argv)
     if (n_left > 1) {
         st = err_set(ST_USAGE, "found %d job files (%s, %s%s); allowed: one; %s", n_left, argv[optind],
                      argv[optind + 1], n_left > 2 ? ", ..." : "", hint);
+        goto fail;
+    }
+    if (o->recipe != NULL) {
+        st = err_set(ST_USAGE, "--recipe prints a job and takes none (%s); %s", argv[optind], hint);
         goto fail;
     }
     o->job_path = argv[optind];

@@ -211,9 +211,10 @@ static status plan_one_rank(plan *p, int rank, int n_threads)
     arena_plan(&r->denoise.parts, &velocity, (size_t)(own * c->in_channels) * dtype_bytes(p->type), "velocity");
     r->denoise_bytes = (int64_t)arena_bytes(&r->denoise.parts);
     r->decode_bytes = (int64_t)arena_bytes(&r->decode);
-    if (rank == 0) /* the gathered latent; text rows in fp32 */
-        r->host_bytes = p->geometry.n_image * latent +
-                        (int64_t)p->n_text * c->joint_attention_dim * (int64_t)sizeof(float);
+    r->host_bytes = own * latent; /* on their way to rank 0 */
+    if (rank == 0) /* the gathered latents of two steps; text rows in fp32 */
+        r->host_bytes += 2 * p->geometry.n_image * latent +
+                         (int64_t)p->n_text * c->joint_attention_dim * (int64_t)sizeof(float);
     r->anonymous = at_least(r->encode_bytes, at_least(r->denoise_bytes, r->decode_bytes));
     r->anonymous += r->host_bytes + r->scratch_bytes;
     r->mapped = p->weights.image + (r->denoise.rows.n_text > 0 ? p->weights.text : 0);

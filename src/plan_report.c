@@ -74,7 +74,7 @@ static void print_memory(const plan *p, report *r)
     report_line(r, "   decode, anonymous");
     print_parts(&a->decode, two ? &b->decode : NULL, r);
     report_line(r, "   all the time, anonymous");
-    print_line(r, "latent and text rows of rank 0", a->host_bytes, b->host_bytes, two);
+    print_line(r, "latents and text rows on the host", a->host_bytes, b->host_bytes, two);
     print_line(r, "kernels' scratch, about", a->scratch_bytes, b->scratch_bytes, two);
     print_line(r, "largest at once, anonymous", a->anonymous, b->anonymous, two);
     report_line(r, "   shared memory: none but MPI's own");
@@ -151,14 +151,16 @@ json_t *plan_json(const plan *p)
 {
     json_t *ranks = json_array();
     for (int i = 0; i < n_ranks_of(p); i++) json_array_append_new(ranks, rank_json(&p->ranks[i]));
-    json_t *all = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:s}", "picture", p->picture->id, "width",
-                            p->geometry.width, "height", p->geometry.height, "n_ranks", p->n_ranks, "replicas",
+    json_t *all = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:s}", "picture", p->picture->id, "width",
+                            p->geometry.width, "height", p->geometry.height, "steps", p->picture->steps, "n_ranks",
+                            p->n_ranks, "replicas",
                             p->shape.replicas, "ulysses", p->shape.ulysses, "ring", p->shape.ring, "why", p->why,
                             "machine", p->machine.name);
     const struct {
         const char *name;
         double      value;
     } figures[] = {
+        {"picture_s", p->picture->steps * p->step.total + p->decode.total},
         {"step_s", p->step.total},
         {"attention_s", p->step.attention},
         {"products_s", p->step.products},
@@ -171,6 +173,8 @@ json_t *plan_json(const plan *p)
     };
     for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++)
         json_object_set_new(all, figures[i].name, json_real(figures[i].value));
+    json_object_set_new(all, "weights_bytes", json_integer(p->weights.image + p->weights.text + p->weights.modulation +
+                                                           p->weights.encoders + p->weights.vae));
     json_object_set_new(all, "ranks", ranks);
     return all;
 }

@@ -1,9 +1,10 @@
-/* A prompt as the transformer takes it: T5 rows and CLIP's pooled vector. Tokenizes, encodes, frees the encoders again:
- * they are never resident beside the transformer. Runs on rank 0 of a replica; not collective. */
+/* A prompt as the transformer takes it: T5 rows and CLIP's pooled vector. Tokenizes, looks into the cache, else encodes and
+ * frees the encoders again: they are never resident beside the transformer. Runs on rank 0 of a replica; not collective. */
 #ifndef DYPE_PROMPT_H
 #define DYPE_PROMPT_H
 
 #include "device.h"
+#include "embedding_cache.h"
 #include "model.h"
 #include "report.h"
 #include "tap.h"
@@ -13,7 +14,8 @@ typedef struct prompt_opts {
     device      *dev;
     stream      *compute;
     const tap   *tap;
-    report      *report;   /* hears of text that was cut */
+    report      *report;   /* hears of text that was cut, and where the rows come from */
+    embedding_cache *cache; /* NULL: none */
     const char  *picture;  /* its id, for messages */
     const char  *prompt;   /* for CLIP */
     const char  *prompt_2; /* for T5 */

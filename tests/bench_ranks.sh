@@ -2,10 +2,10 @@
 # What ranks cost on one machine: wall and processor seconds of the step loop of one picture on 1 rank x 2 threads,
 # 2 ranks x 1 thread and 8 ranks x 1 thread, interleaved, as ratios to the first in the same round; the median of the
 # rounds. For docs/speed.md; run it on an otherwise idle machine.
-#   tests/bench_ranks.sh PROGRAM [ROUNDS (5)] [SIDE in px (1024)] [PARALLEL of the job (one ring)]
+#   tests/bench_ranks.sh PROGRAM [ROUNDS (5)] [SIDE in px (1024)] [PARALLEL of the job (one ring)] [STEPS (6)]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-program=$(realpath "$1") rounds=${2:-5} side=${3:-1024} parallel=${4:-'{replicas: 1, ulysses: 1}'}
+program=$(realpath "$1") rounds=${2:-5} side=${3:-1024} parallel=${4:-'{replicas: 1, ulysses: 1}'} steps=${5:-6}
 source "$root/cmake/mpi.sh" # binds no rank to a core, as --bind-to none
 
 folder=$(mktemp -d)
@@ -15,7 +15,7 @@ cat >job.yaml <<JOB
 model: $root/models/demo
 output: '{name}.png'
 parallel: $parallel
-defaults: {steps: 6, seed: 1, width: $side, height: $side, prompt: a dramatic mountain landscape at dawn}
+defaults: {steps: $steps, seed: 1, width: $side, height: $side, prompt: a dramatic mountain landscape at dawn}
 pictures: [{name: square}]
 JOB
 

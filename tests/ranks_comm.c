@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "exchange.h"
@@ -292,6 +293,43 @@ static void swaps(comm *c, device_kind kind)
     free(host);
 }
 
+static status sleep_a_little(void *unused)
+{
+    (void)unused;
+    usleep(50000);
+    return ST_OK;
+}
+
+/* Two blocks of rank 0 on two streams; on one rank the first stream comes late. Each block still arrives in its own place. */
+static void two_streams(comm *c, device_kind kind)
+{
+    enum { N = 50000 };
+    const int   n = comm_size(c), rank = comm_rank(c);
+    float      *host = malloc(2 * N * sizeof(float)), *blocks = NULL;
+    device     *dev = NULL;
+    stream     *late = NULL, *s = NULL;
+    device_opts opts = DEVICE_OPTS_INIT;
+    opts.kind = kind;
+    opts.ordinal = comm_world_rank(c);
+    CHECK(host != NULL && device_open(&dev, &opts) == ST_OK && stream_open(&late, dev) == ST_OK && stream_open(&s, dev) == ST_OK);
+    CHECK(device_alloc(dev, 2 * N * sizeof(float), "blocks", (void **)&blocks) == ST_OK);
+    CHECK(comm_open_channel(c, dev, NULL) == ST_OK);
+    for (int i = 0; i < 2 * N; i++) host[i] = rank == 0 ? (float)i : -1;
+    CHECK(stream_copy_in(s, blocks, host, 2 * N * sizeof(float)) == ST_OK && stream_sync(s) == ST_OK);
+    if (rank == n - 1) CHECK(stream_call(late, sleep_a_little, NULL, 0) == ST_OK);
+    CHECK(comm_put_chain(c, late, 0, blocks, N * sizeof(float), TRAVEL_LOG_NONE) == ST_OK);
+    CHECK(comm_put_chain(c, s, 0, blocks + N, N * sizeof(float), TRAVEL_LOG_NONE) == ST_OK);
+    CHECK(stream_sync(s) == ST_OK && stream_sync(late) == ST_OK);
+    CHECK(stream_copy_out(s, host, blocks, 2 * N * sizeof(float)) == ST_OK && stream_sync(s) == ST_OK);
+    for (int i = 0; i < 2 * N; i++) CHECK(host[i] == (float)i);
+    device_free(dev, blocks);
+    stream_close(late);
+    stream_close(s);
+    comm_close_channel(c);
+    device_close(dev);
+    free(host);
+}
+
 /* Every grid of n ranks: places, groups, and messages that name ranks as mpirun counts them. */
 static void grids(comm *c)
 {
@@ -451,6 +489,7 @@ static void device_memory(comm *c, int n_ranks, const device_kind kinds[2])
     if (n_ranks <= 3) exchange(c, kinds[0], &LARGE);
     for (size_t k = 0; k < 2 && (k == 0 || kinds[k] != kinds[0]); k++) {
         swaps(c, kinds[k]);
+        two_streams(c, kinds[k]);
         for (int ulysses = 1; ulysses <= n_ranks; ulysses++)
             for (int schedule = 0; n_ranks % ulysses == 0 && schedule < 2; schedule++)
                 heads_and_rows(c, kinds[k], ulysses, (exchange_schedule)schedule);

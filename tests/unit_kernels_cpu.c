@@ -6,14 +6,14 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <math.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <cmocka.h>
 
-#include <math.h>
-
 #include "device_kernels.h"
 #include "kernel_check.h"
+#include "program.h"
 
 static const kernel_table *cpu, *plain;
 static kernel_context *cpu_ctx, *plain_ctx;
@@ -578,6 +578,91 @@ static void offsets_are_64_bit(void **state)
     munmap(y, bytes);
 }
 
+/* ---- pictures of more than 2^31 elements ---- */
+
+/* 32 rows of 2^17 pixels of 512 channels, and one row more: the last row lies wholly past 2^31. All zero but for its last pixels,
+ * so little memory is really taken. What the last row gives is what it gives alone. */
+enum { FAR_WIDTH = 1 << 17, FAR_ROWS = 33, FAR_CHANNELS = 512, FAR_PIXELS = 64 };
+
+/* NULL where address space is limited. */
+static uint16_t *far_picture(size_t *bytes)
+{
+    const int64_t n = (int64_t)FAR_ROWS * FAR_WIDTH * FAR_CHANNELS, at = n - FAR_PIXELS * FAR_CHANNELS;
+    *bytes = (size_t)n * sizeof(uint16_t);
+    uint16_t *x = mmap(NULL, *bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (x == MAP_FAILED) {
+        print_message("not run: convolutions and sums past 2^31 elements (address space is limited here)\n");
+        return NULL;
+    }
+    uint16_t *last = array_make("last", DT_BF16, FAR_PIXELS * FAR_CHANNELS, 0.1f, 1.0f);
+    memcpy(x + at, last, FAR_PIXELS * FAR_CHANNELS * sizeof(uint16_t));
+    free(last);
+    return x;
+}
+
+static void pictures_past_2_31_are_right(void **state)
+{
+    (void)state;
+    enum { OUT = 8, GROUPS = 4 };
+    size_t    bytes = 0;
+    if (test_device_is_cuda()) {
+        print_message("not run: pictures of more than 2^31 elements on a GPU\n");
+        return;
+    }
+    uint16_t *x = far_picture(&bytes);
+    if (x == NULL) return;
+    const uint16_t *last_row = x + (int64_t)(FAR_ROWS - 1) * FAR_WIDTH * FAR_CHANNELS;
+    const int64_t   n_row = (int64_t)FAR_WIDTH * OUT;
+    uint16_t *w = array_make("w", DT_BF16, OUT * FAR_CHANNELS, 0.0f, 0.05f);
+    uint16_t *y = malloc((size_t)(n_row * FAR_ROWS) * sizeof(*y)), *alone = malloc((size_t)n_row * sizeof(*alone));
+    double   *sums = malloc(FAR_ROWS * GROUPS * 2 * sizeof(*sums)), *sums_alone = malloc(GROUPS * 2 * sizeof(*sums));
+    assert_true(y != NULL && alone != NULL && sums != NULL && sums_alone != NULL);
+    conv_args conv = {.x = x, .y = y, .w = {w, NULL, DT_BF16, DT_F32}, .height = FAR_ROWS, .width = FAR_WIDTH,
+                      .c_in = FAR_CHANNELS, .c_out = OUT, .kernel = 1, .type = DT_BF16, .y_type = DT_BF16};
+    assert_int_equal(cpu->conv(cpu_ctx, &conv), ST_OK);
+    conv.x = last_row;
+    conv.y = alone;
+    conv.height = 1;
+    conv.first_row = FAR_ROWS - 1;
+    assert_int_equal(cpu->conv(cpu_ctx, &conv), ST_OK);
+    assert_same_bits(y + n_row * (FAR_ROWS - 1), alone, (size_t)n_row * sizeof(*y), "convolution of the last row");
+    assert_true(array_get(alone, DT_BF16, n_row - 1) != 0.0f);
+
+    group_sums_args group = {.x = x, .sums = sums, .height = FAR_ROWS, .width = FAR_WIDTH, .channels = FAR_CHANNELS,
+                             .groups = GROUPS, .type = DT_BF16};
+    assert_int_equal(cpu->group_sums(cpu_ctx, &group), ST_OK);
+    group.x = last_row;
+    group.sums = sums_alone;
+    group.height = 1;
+    assert_int_equal(cpu->group_sums(cpu_ctx, &group), ST_OK);
+    assert_same_bits(sums + (FAR_ROWS - 1) * GROUPS * 2, sums_alone, GROUPS * 2 * sizeof(*sums), "sums of the last row");
+    assert_true(sums_alone[1] > 0.0);
+    munmap(x, bytes);
+    free(w), free(y), free(alone), free(sums), free(sums_alone);
+}
+
+/* The same for what is written: 8 channels in, 512 out; 4.4 GB of memory, so only with every count. */
+static void results_past_2_31_have_their_place(void **state)
+{
+    (void)state;
+    enum { IN = 8 };
+    if (!program_full() || test_device_is_cuda()) return;
+    const int64_t n_x = (int64_t)FAR_ROWS * FAR_WIDTH * IN, n_row = (int64_t)FAR_WIDTH * FAR_CHANNELS;
+    uint16_t *x = array_make("x", DT_BF16, n_x, 0.0f, 1.0f), *w = array_make("w", DT_BF16, FAR_CHANNELS * IN, 0.0f, 0.3f);
+    uint16_t *y = malloc((size_t)(n_row * FAR_ROWS) * sizeof(*y)), *alone = malloc((size_t)n_row * sizeof(*alone));
+    assert_true(y != NULL && alone != NULL);
+    conv_args conv = {.x = x, .y = y, .w = {w, NULL, DT_BF16, DT_F32}, .height = FAR_ROWS, .width = FAR_WIDTH,
+                      .c_in = IN, .c_out = FAR_CHANNELS, .kernel = 1, .type = DT_BF16, .y_type = DT_BF16};
+    assert_int_equal(cpu->conv(cpu_ctx, &conv), ST_OK);
+    conv.x = x + (int64_t)(FAR_ROWS - 1) * FAR_WIDTH * IN;
+    conv.y = alone;
+    conv.height = 1;
+    conv.first_row = FAR_ROWS - 1;
+    assert_int_equal(cpu->conv(cpu_ctx, &conv), ST_OK);
+    assert_same_bits(y + n_row * (FAR_ROWS - 1), alone, (size_t)n_row * sizeof(*y), "the last row");
+    free(x), free(w), free(y), free(alone);
+}
+
 static int run_all(const kernel_table *subject)
 {
     const struct CMUnitTest tests[] = {
@@ -592,6 +677,8 @@ static int run_all(const kernel_table *subject)
         cmocka_unit_test(bf16_conversion_meets_every_pattern),
         cmocka_unit_test(f16_weights_meet_every_pattern),
         cmocka_unit_test(weights_may_lie_anywhere),
+        cmocka_unit_test(pictures_past_2_31_are_right),
+        cmocka_unit_test(results_past_2_31_have_their_place),
         cmocka_unit_test(gathered_rows_are_the_same),
         cmocka_unit_test(copied_rows_are_the_same),
         cmocka_unit_test(unpacked_latents_are_the_same),

@@ -58,6 +58,25 @@ static void the_first_free_number_is_taken(void **state)
     assert_int_not_equal(stat(kept, &file), 0);
 }
 
+/* A run that was killed between keeping the old file and naming the new one: the next one does not keep it a second time. */
+static void what_is_kept_is_not_kept_again(void **state)
+{
+    (void)state;
+    char        path[TEMPDIR_PATH + 64], kept[TEMPDIR_PATH + 64], more[TEMPDIR_PATH + 64];
+    struct stat file;
+    in_folder(path, "c.png");
+    in_folder(kept, "c.1.png");
+    in_folder(more, "c.2.png");
+    assert_int_equal(tempdir_write(path, "old"), ST_OK);
+    assert_int_equal(link(path, kept), 0);
+    assert_int_equal(write_picture(path, false), ST_OK);
+    assert_int_equal(stat(kept, &file), 0);
+    assert_int_equal(file.st_size, 3);
+    assert_int_not_equal(stat(more, &file), 0);
+    assert_int_equal(stat(path, &file), 0);
+    assert_true(file.st_size > 50);
+}
+
 /* Linux refuses a user links to files of others (fs.protected_hardlinks), which may still be moved. */
 static void a_file_that_cannot_be_linked_is_moved(void **state)
 {
@@ -107,6 +126,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_free_number_is_taken),
+        cmocka_unit_test(what_is_kept_is_not_kept_again),
         cmocka_unit_test(a_file_that_cannot_be_linked_is_moved),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

@@ -10,10 +10,11 @@
 #include <sys/wait.h>
 #include <cmocka.h>
 
-/* Open MPI as root, more ranks than cores, no binding; idle threads sleep (cmake/mpi.sh). */
+/* Open MPI as root, more ranks than cores, no binding; idle threads sleep (cmake/mpi.sh). No cache unless a test wants one. */
 static const char MPI_SETTINGS[] =
     "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 "
-    "OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 OMP_WAIT_POLICY=passive";
+    "OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_mpi_yield_when_idle=1 OMP_WAIT_POLICY=passive "
+    "DYPE_DIST_CACHE=none";
 
 void program_start(program_run *run, const char *dir, const char *environment, int n_ranks, int limit_s,
                    const char *arguments)

@@ -65,7 +65,8 @@ cudaError_t cudaDeviceGetPCIBusId(char *id, int length, int device)
 cudaError_t cudaDeviceGetByPCIBusId(int *device, const char *id)
 {
     unsigned bus;
-    if (sscanf(id, "%*x:%x:", &bus) != 1 || !known_device(static_cast<int>(bus) - 1)) return error_return(cudaErrorInvalidValue);
+    if (sscanf(id, "%*x:%x:", &bus) != 1 || !known_device(static_cast<int>(bus) - 1))
+        return error_return(cudaErrorInvalidValue);
     *device = static_cast<int>(bus) - 1;
     return error_return(cudaSuccess);
 }

@@ -1,8 +1,9 @@
 /* CUDA calls about kernels, and those that nvcc's code makes on its own. */
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
+#include <mutex>
 #include <vector>
 #include "device.h"
 #include "fatbin.h"
@@ -14,10 +15,11 @@
 
 using namespace vgpu;
 
-namespace {
+namespace
+{
 
 struct Configuration {
-    dim3   grid, block;
+    dim3 grid, block;
     size_t shared;
     cudaStream_t stream;
 };
@@ -30,28 +32,44 @@ std::vector<Configuration> &configurations()
 
 std::atomic<u64> n_launches;
 
+/* Of all threads: other programs on the machine do not count. */
+double cpu_seconds()
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
+
 /* Every limit that a real launch would be refused for. */
 cudaError_t check(Kernel *k, const Program &p, const Configuration &c)
 {
     auto refuse = [&](cudaError_t error, const std::string &why) {
-        fprintf(stderr, "vgpu: launch of %s refused [%s]: %s\n", p.pretty.c_str(), cudaGetErrorName(error), why.c_str());
+        fprintf(stderr, "vgpu: launch of %s refused [%s]: %s\n", p.pretty.c_str(), cudaGetErrorName(error),
+                why.c_str());
         return error;
     };
     u64 threads = static_cast<u64>(c.block.x) * c.block.y * c.block.z;
     if (threads == 0 || c.grid.x == 0 || c.grid.y == 0 || c.grid.z == 0)
         return refuse(cudaErrorInvalidConfiguration, "an empty grid or block");
     if (threads > 1024 || c.block.x > 1024 || c.block.y > 1024 || c.block.z > 64)
-        return refuse(cudaErrorInvalidConfiguration, fault_format("block (%u, %u, %u)", c.block.x, c.block.y, c.block.z));
+        return refuse(cudaErrorInvalidConfiguration,
+                      fault_format("block (%u, %u, %u)", c.block.x, c.block.y, c.block.z));
     if (c.grid.x > 2147483647u || c.grid.y > 65535 || c.grid.z > 65535)
         return refuse(cudaErrorInvalidConfiguration, fault_format("grid (%u, %u, %u)", c.grid.x, c.grid.y, c.grid.z));
     if (p.max_threads && threads > p.max_threads)
-        return refuse(cudaErrorLaunchOutOfResources, fault_format("%llu threads, __launch_bounds__ says %u", static_cast<unsigned long long>(threads), p.max_threads));
+        return refuse(cudaErrorLaunchOutOfResources,
+                      fault_format("%llu threads, __launch_bounds__ says %u", static_cast<unsigned long long>(threads),
+                                   p.max_threads));
     int allowed = k->max_dynamic_shared[device_current()];
-    u64 limit = allowed > SHARED_DEFAULT - static_cast<int>(p.shared_declared) ? p.shared_declared + static_cast<u64>(allowed) : u64{SHARED_DEFAULT};
+    u64 limit = allowed > SHARED_DEFAULT - static_cast<int>(p.shared_declared)
+                    ? p.shared_declared + static_cast<u64>(allowed)
+                    : u64{SHARED_DEFAULT};
     if (p.shared_declared + c.shared > limit)
-        return refuse(cudaErrorInvalidValue, fault_format("%zu bytes of dynamic and %u of static shared memory, %llu allowed on device %d "
-                                                          "(cudaFuncAttributeMaxDynamicSharedMemorySize)",
-                                                          c.shared, p.shared_declared, static_cast<unsigned long long>(limit), device_current()));
+        return refuse(cudaErrorInvalidValue,
+                      fault_format("%zu bytes of dynamic and %u of static shared memory, %llu allowed on device %d "
+                                   "(cudaFuncAttributeMaxDynamicSharedMemorySize)",
+                                   c.shared, p.shared_declared, static_cast<unsigned long long>(limit),
+                                   device_current()));
     return cudaSuccess;
 }
 
@@ -65,9 +83,12 @@ cudaError_t launch(Kernel *k, const Configuration &c, void **args)
     if (error != cudaSuccess) return error;
     StreamRef s = stream_of(c.stream);
     if (!s || stream_device(s) != device_current()) {
-        fault_report(-1, cudaSuccess, fault_format("launch of %s on %s", p->pretty.c_str(),
-                                                   s ? fault_format("a stream of device %d while device %d is current", stream_device(s), device_current()).c_str()
-                                                     : "a stream that is not live"));
+        fault_report(-1, cudaSuccess,
+                     fault_format("launch of %s on %s", p->pretty.c_str(),
+                                  s ? fault_format("a stream of device %d while device %d is current", stream_device(s),
+                                                   device_current())
+                                          .c_str()
+                                    : "a stream that is not live"));
         return cudaErrorInvalidResourceHandle;
     }
     auto l = std::make_shared<Launch>();
@@ -78,13 +99,17 @@ cudaError_t launch(Kernel *k, const Configuration &c, void **args)
     l->dynamic_shared = static_cast<u32>(c.shared);
     l->number = ++n_launches;
     l->params.resize(p->param_bytes);
-    for (size_t a = 0; a < p->params.size(); ++a) memcpy(l->params.data() + p->params[a].offset, args[a], p->params[a].n_bytes);
+    for (size_t a = 0; a < p->params.size(); ++a)
+        memcpy(l->params.data() + p->params[a].offset, args[a], p->params[a].n_bytes);
     for (const ProgramConstant &constant : p->constants)
-        l->symbols.push_back(constant.symbol.empty() ? 0 : module_address(k->module, l->device, constant.symbol, nullptr));
+        l->symbols.push_back(constant.symbol.empty() ? 0
+                                                     : module_address(k->module, l->device, constant.symbol, nullptr));
     auto run = [l, k] {
-        auto begin = std::chrono::steady_clock::now();
+        double begin = cpu_seconds();
         bool good = launch_run(l.get());
-        k->seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+        static std::mutex lock;
+        std::lock_guard<std::mutex> guard(lock);
+        k->seconds += cpu_seconds() - begin;
         k->instructions += l->n_instr;
         ++k->launches;
         return good ? VGPU_DONE : VGPU_FAILED;
@@ -117,7 +142,8 @@ void **__cudaRegisterFatBinary(void *wrapper)
 {
     unsigned arch = 0;
     std::string why;
-    std::string text = fatbin_ptx(wrapper, static_cast<unsigned>(settings().major * 10 + settings().minor), &arch, &why);
+    std::string text =
+        fatbin_ptx(wrapper, static_cast<unsigned>(settings().major * 10 + settings().minor), &arch, &why);
     Module *m = nullptr;
     if (text.empty()) {
         fault_report(-1, cudaSuccess, why);
@@ -145,12 +171,15 @@ char __cudaInitModule(void **)
     return 1;
 }
 
-void __cudaRegisterFunction(void **handle, const char *host, char *, const char *name, int, uint3 *, uint3 *, dim3 *, dim3 *, int *)
+void __cudaRegisterFunction(void **handle, const char *host, char *, const char *name, int, uint3 *, uint3 *, dim3 *,
+                            dim3 *, int *)
 {
     if (!handle) return;
     Kernel *k = module_kernel(reinterpret_cast<Module *>(handle), name);
-    if (!k) fault_report(-1, cudaSuccess, std::string("the PTX has no kernel ") + name);
-    else module_register_function(host, k);
+    if (!k)
+        fault_report(-1, cudaSuccess, std::string("the PTX has no kernel ") + name);
+    else
+        module_register_function(host, k);
 }
 
 void __cudaRegisterVar(void **handle, char *host, char *, const char *name, int, size_t, int, int)
@@ -194,13 +223,15 @@ cudaError_t cudaGetKernel(cudaKernel_t *kernel, const void *function)
     return error_return(__cudaGetKernel(kernel, function));
 }
 
-cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t stream)
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void **args, size_t shared,
+                               cudaStream_t stream)
 {
     if (!kernel) return error_return(cudaErrorInvalidDeviceFunction);
     return error_return(launch(reinterpret_cast<Kernel *>(kernel), {grid, block, shared, stream}, args));
 }
 
-cudaError_t cudaLaunchKernel(const void *function, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t stream)
+cudaError_t cudaLaunchKernel(const void *function, dim3 grid, dim3 block, void **args, size_t shared,
+                             cudaStream_t stream)
 {
     cudaError_t error;
     Kernel *k = find(function, &error);
@@ -209,7 +240,8 @@ cudaError_t cudaLaunchKernel(const void *function, dim3 grid, dim3 block, void *
 
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *function, void **args)
 {
-    return cudaLaunchKernel(function, config->gridDim, config->blockDim, args, config->dynamicSmemBytes, config->stream);
+    return cudaLaunchKernel(function, config->gridDim, config->blockDim, args, config->dynamicSmemBytes,
+                            config->stream);
 }
 
 cudaError_t cudaFuncSetAttribute(const void *function, cudaFuncAttribute attribute, int value)
@@ -217,11 +249,13 @@ cudaError_t cudaFuncSetAttribute(const void *function, cudaFuncAttribute attribu
     cudaError_t error;
     Kernel *k = find(function, &error);
     if (!k) return error_return(error);
-    if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return error_return(value >= -1 && value <= 100 ? cudaSuccess : cudaErrorInvalidValue);
+    if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout)
+        return error_return(value >= -1 && value <= 100 ? cudaSuccess : cudaErrorInvalidValue);
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return error_return(cudaErrorInvalidValue);
     Program *p = kernel_program(k);
     if (!p) return error_return(cudaErrorInvalidPtx);
-    if (value < 0 || value + static_cast<int>(p->shared_declared) > device_shared_optin()) return error_return(cudaErrorInvalidValue);
+    if (value < 0 || value + static_cast<int>(p->shared_declared) > device_shared_optin())
+        return error_return(cudaErrorInvalidValue);
     k->max_dynamic_shared[device_current()] = value;
     return error_return(cudaSuccess);
 }
@@ -261,7 +295,8 @@ cudaError_t cudaFuncGetName(const char **name, const void *function)
     return error_return(error);
 }
 
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *n, const void *function, int threads, size_t shared, unsigned)
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *n, const void *function, int threads,
+                                                                   size_t shared, unsigned)
 {
     cudaError_t error;
     Kernel *k = find(function, &error);

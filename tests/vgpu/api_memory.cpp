@@ -11,18 +11,19 @@
 
 using namespace vgpu;
 
-namespace {
+namespace
+{
 
 struct Side {
-    u64    address = 0;
+    u64 address = 0;
     size_t pitch = 0;
-    bool   device = false; /* else host memory, pinned or not */
+    bool device = false;                   /* else host memory, pinned or not */
     std::shared_ptr<std::vector<u8>> copy; /* of pageable host memory, taken when the call was made */
 };
 
 struct Copy {
     const char *call;
-    Side   to, from;
+    Side to, from;
     size_t width, height;
 };
 
@@ -39,7 +40,9 @@ bool inside(const char *call, const char *role, const Side &s, size_t width, siz
     const Allocation *a = memory_allocation(s.address);
     if (a && s.address + bytes <= a->begin + a->n_bytes) return true;
     u64 last = a ? s.address + bytes - 1 : s.address;
-    fault_report(-1, cudaSuccess, fault_format("%s: %s of %zu bytes at 0x%llx: %s", call, role, bytes, number(s.address), memory_describe(last).c_str()));
+    fault_report(-1, cudaSuccess,
+                 fault_format("%s: %s of %zu bytes at 0x%llx: %s", call, role, bytes, number(s.address),
+                              memory_describe(last).c_str()));
     return false;
 }
 
@@ -67,25 +70,32 @@ vgpu_progress copy_now(const Copy &c)
             size_t hole = first_unwritten(from, c.width);
             if (hole < c.width) {
                 fault_report(device_current(), cudaErrorIllegalAddress,
-                             fault_format("%s to the host: byte %zu of row %zu was never written: %s", c.call, hole, row, memory_describe(from + hole).c_str()));
+                             fault_format("%s to the host: byte %zu of row %zu was never written: %s", c.call, hole,
+                                          row, memory_describe(from + hole).c_str()));
                 return VGPU_FAILED;
             }
         }
         memmove(target, source, c.width);
         if (!c.to.device) continue;
-        if (c.from.device) memmove(memory_state(to), memory_state(from), c.width); /* what was not written stays so */
-        else memset(memory_state(to), BYTE_WRITTEN, c.width);
+        if (c.from.device)
+            memmove(memory_state(to), memory_state(from), c.width); /* what was not written stays so */
+        else
+            memset(memory_state(to), BYTE_WRITTEN, c.width);
     }
     return VGPU_DONE;
 }
 
 /* Asynchronous copies from pageable memory are staged at once, those to it are waited for: as CUDA documents. */
-cudaError_t copy(const char *call, void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height,
-                 cudaMemcpyKind kind, cudaStream_t stream, bool async)
+cudaError_t copy(const char *call, void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
+                 size_t height, cudaMemcpyKind kind, cudaStream_t stream, bool async)
 {
     if (!device_count()) return error_return(cudaErrorNoDevice);
     if (width == 0 || height == 0) return error_return(cudaSuccess);
-    Copy c{call, {reinterpret_cast<u64>(to), to_pitch, false, nullptr}, {reinterpret_cast<u64>(from), from_pitch, false, nullptr}, width, height};
+    Copy c{call,
+           {reinterpret_cast<u64>(to), to_pitch, false, nullptr},
+           {reinterpret_cast<u64>(from), from_pitch, false, nullptr},
+           width,
+           height};
     c.to.device = memory_is_device(c.to.address);
     c.from.device = memory_is_device(c.from.address);
     bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
@@ -94,14 +104,17 @@ cudaError_t copy(const char *call, void *to, size_t to_pitch, const void *from, 
         bool target = to_device != c.to.device;
         /* Pinned memory is reachable by the device too, and may stand for device memory. */
         if (!(target ? to_device && memory_is_pinned(to, 1) : from_device && memory_is_pinned(from, 1))) {
-            fault_report(-1, cudaSuccess, fault_format("%s: the %s is said to be %s memory, but is %s", call, target ? "target" : "source",
-                                                       (target ? to_device : from_device) ? "device" : "host",
-                                                       memory_describe(target ? c.to.address : c.from.address).c_str()));
+            fault_report(-1, cudaSuccess,
+                         fault_format("%s: the %s is said to be %s memory, but is %s", call,
+                                      target ? "target" : "source",
+                                      (target ? to_device : from_device) ? "device" : "host",
+                                      memory_describe(target ? c.to.address : c.from.address).c_str()));
             return error_return(cudaErrorInvalidValue);
         }
     }
     if (height > 1 && (to_pitch < width || from_pitch < width)) return error_return(cudaErrorInvalidPitchValue);
-    if (!inside(call, "target", c.to, width, height) || !inside(call, "source", c.from, width, height)) return error_return(cudaErrorInvalidValue);
+    if (!inside(call, "target", c.to, width, height) || !inside(call, "source", c.from, width, height))
+        return error_return(cudaErrorInvalidValue);
     StreamRef s = stream_of(stream);
     if (!s) {
         fault_report(-1, cudaSuccess, fault_format("%s: not a live stream: %p", call, static_cast<void *>(stream)));
@@ -161,7 +174,8 @@ cudaError_t unpin(void *p, const char *call)
 {
     if (!p) return error_return(cudaSuccess);
     /* Copies under way would read freed memory: the real call waits for them too. */
-    for (int d = 0; d < device_count(); ++d) stream_wait_device(d);
+    for (int d = 0; d < device_count(); ++d)
+        stream_wait_device(d);
     if (!memory_unpin(p, false, call)) return error_return(cudaErrorInvalidValue);
     free(p);
     return error_return(cudaSuccess);
@@ -207,11 +221,14 @@ cudaError_t cudaFreeAsync(void *p, cudaStream_t stream)
     StreamRef s = stream_of(stream);
     if (!s) return error_return(cudaErrorInvalidResourceHandle);
     if (!p) return error_return(cudaSuccess);
-    return error_return(stream_put(s, {"cudaFreeAsync", [p] {
+    return error_return(stream_put(s, {"cudaFreeAsync",
+                                       [p] {
                                            memory_free(reinterpret_cast<u64>(p), "cudaFreeAsync");
                                            return VGPU_DONE;
                                        },
-                                       false, {}, false}));
+                                       false,
+                                       {},
+                                       false}));
 }
 
 cudaError_t cudaMallocHost(void **p, size_t n)
@@ -238,7 +255,8 @@ cudaError_t cudaHostRegister(void *p, size_t n, unsigned)
 
 cudaError_t cudaHostUnregister(void *p)
 {
-    for (int d = 0; d < device_count(); ++d) stream_wait_device(d);
+    for (int d = 0; d < device_count(); ++d)
+        stream_wait_device(d);
     return error_return(memory_unpin(p, true, "cudaHostUnregister") ? cudaSuccess : cudaErrorHostMemoryNotRegistered);
 }
 
@@ -273,13 +291,14 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind
     return copy("cudaMemcpyAsync", to, n, from, n, n, 1, kind, stream, true);
 }
 
-cudaError_t cudaMemcpy2D(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height, cudaMemcpyKind kind)
+cudaError_t cudaMemcpy2D(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height,
+                         cudaMemcpyKind kind)
 {
     return copy("cudaMemcpy2D", to, to_pitch, from, from_pitch, width, height, kind, nullptr, false);
 }
 
-cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height,
-                              cudaMemcpyKind kind, cudaStream_t stream)
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width,
+                              size_t height, cudaMemcpyKind kind, cudaStream_t stream)
 {
     return copy("cudaMemcpy2DAsync", to, to_pitch, from, from_pitch, width, height, kind, stream, true);
 }
@@ -340,28 +359,34 @@ cudaError_t cudaMemcpyToSymbol(const void *symbol, const void *from, size_t n, s
 {
     char *to;
     cudaError_t error = symbol_at(symbol, n, offset, &to);
-    return error != cudaSuccess ? error_return(error) : copy("cudaMemcpyToSymbol", to, n, from, n, n, 1, kind, nullptr, false);
+    return error != cudaSuccess ? error_return(error)
+                                : copy("cudaMemcpyToSymbol", to, n, from, n, n, 1, kind, nullptr, false);
 }
 
 cudaError_t cudaMemcpyFromSymbol(void *to, const void *symbol, size_t n, size_t offset, cudaMemcpyKind kind)
 {
     char *from;
     cudaError_t error = symbol_at(symbol, n, offset, &from);
-    return error != cudaSuccess ? error_return(error) : copy("cudaMemcpyFromSymbol", to, n, from, n, n, 1, kind, nullptr, false);
+    return error != cudaSuccess ? error_return(error)
+                                : copy("cudaMemcpyFromSymbol", to, n, from, n, n, 1, kind, nullptr, false);
 }
 
-cudaError_t cudaMemcpyToSymbolAsync(const void *symbol, const void *from, size_t n, size_t offset, cudaMemcpyKind kind, cudaStream_t stream)
+cudaError_t cudaMemcpyToSymbolAsync(const void *symbol, const void *from, size_t n, size_t offset, cudaMemcpyKind kind,
+                                    cudaStream_t stream)
 {
     char *to;
     cudaError_t error = symbol_at(symbol, n, offset, &to);
-    return error != cudaSuccess ? error_return(error) : copy("cudaMemcpyToSymbolAsync", to, n, from, n, n, 1, kind, stream, true);
+    return error != cudaSuccess ? error_return(error)
+                                : copy("cudaMemcpyToSymbolAsync", to, n, from, n, n, 1, kind, stream, true);
 }
 
-cudaError_t cudaMemcpyFromSymbolAsync(void *to, const void *symbol, size_t n, size_t offset, cudaMemcpyKind kind, cudaStream_t stream)
+cudaError_t cudaMemcpyFromSymbolAsync(void *to, const void *symbol, size_t n, size_t offset, cudaMemcpyKind kind,
+                                      cudaStream_t stream)
 {
     char *from;
     cudaError_t error = symbol_at(symbol, n, offset, &from);
-    return error != cudaSuccess ? error_return(error) : copy("cudaMemcpyFromSymbolAsync", to, n, from, n, n, 1, kind, stream, true);
+    return error != cudaSuccess ? error_return(error)
+                                : copy("cudaMemcpyFromSymbolAsync", to, n, from, n, n, 1, kind, stream, true);
 }
 
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *a, const void *p)
@@ -386,7 +411,8 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *a, const void *p)
 
 /* ---- the door for replacement libraries ---- */
 
-void *vgpu_memory_2d(const void *pointer, size_t row_bytes, size_t pitch, size_t n_rows, vgpu_access access, const char *what)
+void *vgpu_memory_2d(const void *pointer, size_t row_bytes, size_t pitch, size_t n_rows, vgpu_access access,
+                     const char *what)
 {
     u64 address = reinterpret_cast<u64>(pointer);
     int device = device_current();
@@ -410,8 +436,9 @@ void *vgpu_memory_2d(const void *pointer, size_t row_bytes, size_t pitch, size_t
             if (access != VGPU_READ) continue;
             size_t hole = first_unwritten(at, row_bytes);
             if (hole == row_bytes) continue;
-            fault_report(device, cudaErrorIllegalAddress, fault_format("%s: reads byte %zu of row %zu, which was never written: %s", what, hole, row,
-                                                                       memory_describe(at + hole).c_str()));
+            fault_report(device, cudaErrorIllegalAddress,
+                         fault_format("%s: reads byte %zu of row %zu, which was never written: %s", what, hole, row,
+                                      memory_describe(at + hole).c_str()));
             return nullptr;
         }
     return reinterpret_cast<void *>(address + static_cast<u64>(range.to_data));

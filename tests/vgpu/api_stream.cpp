@@ -91,22 +91,30 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t f, void *data)
     StreamRef s = live_stream(handle, "cudaLaunchHostFunc");
     if (!s) return error_return(cudaErrorInvalidResourceHandle);
     /* Another host thread may wait for what f does. */
-    return error_return(stream_put(s, {"host function", [f, data] {
+    return error_return(stream_put(s, {"host function",
+                                       [f, data] {
+                                           error_host_function(true);
                                            f(data);
+                                           error_host_function(false);
                                            return VGPU_DONE;
                                        },
-                                       true, {}, false}));
+                                       true,
+                                       {},
+                                       false}));
 }
 
 cudaError_t cudaStreamAddCallback(cudaStream_t handle, cudaStreamCallback_t f, void *data, unsigned)
 {
     StreamRef s = live_stream(handle, "cudaStreamAddCallback");
     if (!s) return error_return(cudaErrorInvalidResourceHandle);
-    return error_return(stream_put(s, {"stream callback", [=] {
+    return error_return(stream_put(s, {"stream callback",
+                                       [=] {
                                            f(handle, cudaSuccess, data);
                                            return VGPU_DONE;
                                        },
-                                       true, {}, false}));
+                                       true,
+                                       {},
+                                       false}));
 }
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus *status)

@@ -12,16 +12,19 @@
 #include "module.h"
 #include "settings.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 void profile()
 {
     for (Module *m : module_list())
         for (auto &[name, k] : m->kernels)
             if (k->launches)
-                fprintf(stderr, "vgpu: %10.3f s %14llu warp instructions %8llu launches  %s\n", k->seconds,
-                        static_cast<unsigned long long>(k->instructions), static_cast<unsigned long long>(k->launches), k->program.pretty.c_str());
+                fprintf(stderr, "vgpu: %10.3f CPU s %14llu warp instructions %8llu launches  %s\n", k->seconds,
+                        static_cast<unsigned long long>(k->instructions), static_cast<unsigned long long>(k->launches),
+                        k->program.pretty.c_str());
 }
 
 } // namespace
@@ -36,7 +39,8 @@ void coverage_write()
             const Program &p = k->program;
             if (!k->launches || p.code.empty()) {
                 unsigned n = 0;
-                for (const PtxStatement &statement : m->ptx.functions[name].body) n += statement.kind == PtxStatement::INSTRUCTION && statement.text[0] != '.';
+                for (const PtxStatement &statement : m->ptx.functions[name].body)
+                    n += statement.kind == PtxStatement::INSTRUCTION && statement.text[0] != '.';
                 out += name + "\t-\t" + std::to_string(n) + "\n";
                 continue;
             }
@@ -48,8 +52,9 @@ void coverage_write()
                 entry.second = entry.second || p.executed[pc];
             }
             for (auto &[id, entry] : statements)
-                out += name + "\t" + std::to_string(entry.first->line) + "\t" + std::to_string(id) + "\t" + (entry.second ? "1" : "0") + "\t" +
-                       std::to_string(entry.first->source_line) + "\t" + (entry.second ? std::string() : entry.first->text) + "\n";
+                out += name + "\t" + std::to_string(entry.first->line) + "\t" + std::to_string(id) + "\t" +
+                       (entry.second ? "1" : "0") + "\t" + std::to_string(entry.first->source_line) + "\t" +
+                       (entry.second ? std::string() : entry.first->text) + "\n";
         }
     if (out.empty()) return;
     FILE *f = fopen(settings().coverage.c_str(), "a");

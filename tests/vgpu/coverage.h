@@ -2,7 +2,8 @@
 #ifndef VGPU_COVERAGE_H
 #define VGPU_COVERAGE_H
 
-namespace vgpu {
+namespace vgpu
+{
 
 void coverage_write();
 

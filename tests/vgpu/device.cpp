@@ -8,8 +8,10 @@
 #include "memory.h"
 #include "settings.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 std::atomic<int> sticky[MAX_DEVICES];
 thread_local int current = 0;
@@ -84,7 +86,8 @@ void device_properties(int device, cudaDeviceProp *p)
     const Settings &s = settings();
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "Virtual GPU");
-    for (int k = 0; k < 16; ++k) p->uuid.bytes[k] = static_cast<char>(k == 15 ? device : 0x56 + k);
+    for (int k = 0; k < 16; ++k)
+        p->uuid.bytes[k] = static_cast<char>(k == 15 ? device : 0x56 + k);
     p->totalGlobalMem = s.memory_bytes;
     p->sharedMemPerBlock = SHARED_DEFAULT;
     p->regsPerBlock = 65536;
@@ -125,39 +128,91 @@ cudaError_t device_attribute(int *value, cudaDeviceAttr attribute, int device)
     cudaDeviceProp p;
     device_properties(device, &p);
     switch (attribute) {
-    case cudaDevAttrMaxThreadsPerBlock: *value = p.maxThreadsPerBlock; break;
-    case cudaDevAttrMaxBlockDimX: *value = p.maxThreadsDim[0]; break;
-    case cudaDevAttrMaxBlockDimY: *value = p.maxThreadsDim[1]; break;
-    case cudaDevAttrMaxBlockDimZ: *value = p.maxThreadsDim[2]; break;
-    case cudaDevAttrMaxGridDimX: *value = p.maxGridSize[0]; break;
-    case cudaDevAttrMaxGridDimY: *value = p.maxGridSize[1]; break;
-    case cudaDevAttrMaxGridDimZ: *value = p.maxGridSize[2]; break;
-    case cudaDevAttrMaxSharedMemoryPerBlock: *value = SHARED_DEFAULT; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = device_shared_optin(); break;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = device_shared_per_sm(); break;
-    case cudaDevAttrReservedSharedMemoryPerBlock: *value = 1024; break;
-    case cudaDevAttrTotalConstantMemory: *value = 65536; break;
-    case cudaDevAttrWarpSize: *value = 32; break;
+    case cudaDevAttrMaxThreadsPerBlock:
+        *value = p.maxThreadsPerBlock;
+        break;
+    case cudaDevAttrMaxBlockDimX:
+        *value = p.maxThreadsDim[0];
+        break;
+    case cudaDevAttrMaxBlockDimY:
+        *value = p.maxThreadsDim[1];
+        break;
+    case cudaDevAttrMaxBlockDimZ:
+        *value = p.maxThreadsDim[2];
+        break;
+    case cudaDevAttrMaxGridDimX:
+        *value = p.maxGridSize[0];
+        break;
+    case cudaDevAttrMaxGridDimY:
+        *value = p.maxGridSize[1];
+        break;
+    case cudaDevAttrMaxGridDimZ:
+        *value = p.maxGridSize[2];
+        break;
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+        *value = SHARED_DEFAULT;
+        break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+        *value = device_shared_optin();
+        break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+        *value = device_shared_per_sm();
+        break;
+    case cudaDevAttrReservedSharedMemoryPerBlock:
+        *value = 1024;
+        break;
+    case cudaDevAttrTotalConstantMemory:
+        *value = 65536;
+        break;
+    case cudaDevAttrWarpSize:
+        *value = 32;
+        break;
     case cudaDevAttrMaxRegistersPerBlock:
-    case cudaDevAttrMaxRegistersPerMultiprocessor: *value = 65536; break;
-    case cudaDevAttrClockRate: *value = 1410000; break;
-    case cudaDevAttrMemoryClockRate: *value = 1215000; break;
-    case cudaDevAttrMultiProcessorCount: *value = p.multiProcessorCount; break;
-    case cudaDevAttrMaxThreadsPerMultiProcessor: *value = p.maxThreadsPerMultiProcessor; break;
-    case cudaDevAttrMaxBlocksPerMultiprocessor: *value = p.maxBlocksPerMultiProcessor; break;
-    case cudaDevAttrL2CacheSize: *value = p.l2CacheSize; break;
-    case cudaDevAttrGlobalMemoryBusWidth: *value = p.memoryBusWidth; break;
-    case cudaDevAttrComputeCapabilityMajor: *value = p.major; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = p.minor; break;
-    case cudaDevAttrPciBusId: *value = p.pciBusID; break;
+    case cudaDevAttrMaxRegistersPerMultiprocessor:
+        *value = 65536;
+        break;
+    case cudaDevAttrClockRate:
+        *value = 1410000;
+        break;
+    case cudaDevAttrMemoryClockRate:
+        *value = 1215000;
+        break;
+    case cudaDevAttrMultiProcessorCount:
+        *value = p.multiProcessorCount;
+        break;
+    case cudaDevAttrMaxThreadsPerMultiProcessor:
+        *value = p.maxThreadsPerMultiProcessor;
+        break;
+    case cudaDevAttrMaxBlocksPerMultiprocessor:
+        *value = p.maxBlocksPerMultiProcessor;
+        break;
+    case cudaDevAttrL2CacheSize:
+        *value = p.l2CacheSize;
+        break;
+    case cudaDevAttrGlobalMemoryBusWidth:
+        *value = p.memoryBusWidth;
+        break;
+    case cudaDevAttrComputeCapabilityMajor:
+        *value = p.major;
+        break;
+    case cudaDevAttrComputeCapabilityMinor:
+        *value = p.minor;
+        break;
+    case cudaDevAttrPciBusId:
+        *value = p.pciBusID;
+        break;
     case cudaDevAttrConcurrentKernels:
     case cudaDevAttrUnifiedAddressing:
     case cudaDevAttrCanMapHostMemory:
     case cudaDevAttrStreamPrioritiesSupported:
     case cudaDevAttrHostRegisterSupported:
     case cudaDevAttrCanUseHostPointerForRegisteredMem:
-    case cudaDevAttrMemoryPoolsSupported: *value = 1; break;
-    case cudaDevAttrAsyncEngineCount: *value = p.asyncEngineCount; break;
+    case cudaDevAttrMemoryPoolsSupported:
+        *value = 1;
+        break;
+    case cudaDevAttrAsyncEngineCount:
+        *value = p.asyncEngineCount;
+        break;
     case cudaDevAttrIntegrated:
     case cudaDevAttrManagedMemory:
     case cudaDevAttrConcurrentManagedAccess:
@@ -167,8 +222,11 @@ cudaError_t device_attribute(int *value, cudaDeviceAttr attribute, int device)
     case cudaDevAttrEccEnabled:
     case cudaDevAttrKernelExecTimeout:
     case cudaDevAttrPciDeviceId:
-    case cudaDevAttrPciDomainId: *value = 0; break;
-    default: return cudaErrorInvalidValue;
+    case cudaDevAttrPciDomainId:
+        *value = 0;
+        break;
+    default:
+        return cudaErrorInvalidValue;
     }
     return cudaSuccess;
 }

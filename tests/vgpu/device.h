@@ -4,10 +4,11 @@
 
 #include <cuda_runtime_api.h>
 
-namespace vgpu {
+namespace vgpu
+{
 
-int  device_count();
-int  device_current();
+int device_count();
+int device_current();
 void device_set_current(int device);
 /* First error of a device that sticks to it: every later call returns it. */
 cudaError_t device_sticky(int device);

@@ -4,8 +4,10 @@
 #include <cstring>
 #include <zstd.h>
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 /* Layouts read off nvcc 13's output; all little-endian. */
 enum : uint32_t { WRAPPER_MAGIC = 0x466243b1, FATBIN_MAGIC = 0xBA55ED50 };

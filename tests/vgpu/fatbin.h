@@ -4,7 +4,8 @@
 
 #include <string>
 
-namespace vgpu {
+namespace vgpu
+{
 
 /* PTX text of the image that suits compute capability `arch` (80 for 8.0) best: the newest that is not newer; when all
  * are newer, the oldest. wrapper is what __cudaRegisterFatBinary gets. Empty and *why set when there is none. */

@@ -12,13 +12,16 @@
 #include "settings.h"
 #include "stream.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 std::atomic<int> n_faults;
 std::mutex last_lock;
 std::string *last_message = nullptr;
 thread_local cudaError_t last_error = cudaSuccess;
+thread_local bool in_host_function = false;
 
 struct Objects {
     std::mutex lock;
@@ -35,8 +38,8 @@ Objects &objects()
 void at_exit(int status, void *)
 {
     coverage_write();
-    int bad = n_faults;
-    bad += stream_report_pending();
+    if (status != 0) return; /* a program that gives up need not tidy up */
+    int bad = n_faults + stream_report_pending();
     if (settings().leaks) {
         bad += memory_report_leaks() + stream_report_leaks();
         Objects &o = objects();
@@ -45,7 +48,7 @@ void at_exit(int status, void *)
             ++bad;
         }
     }
-    if (bad && status == 0) {
+    if (bad) {
         fprintf(stderr, "vgpu: %d faults and leaks: exit status %d\n", bad, settings().exit_code);
         fflush(nullptr);
         _exit(settings().exit_code);
@@ -113,8 +116,17 @@ cudaError_t error_sticky()
     return device_count() ? device_sticky(device_current()) : cudaSuccess;
 }
 
+void error_host_function(bool runs)
+{
+    in_host_function = runs;
+}
+
 cudaError_t error_return(cudaError_t error)
 {
+    if (in_host_function) {
+        fault_report(-1, cudaSuccess, "a host function on a stream made a CUDA call");
+        error = cudaErrorNotPermitted;
+    }
     cudaError_t sticky = error_sticky();
     if (sticky != cudaSuccess) error = sticky;
     if (error != cudaSuccess && error != cudaErrorNotReady) last_error = error;
@@ -164,7 +176,9 @@ int vgpu_object_close(const char *kind, const void *handle)
         o.open.erase(it);
         return 0;
     }
-    fault_report(-1, cudaSuccess, fault_format("closing %s %p: %s", kind, handle, it == o.open.end() ? "not open (closed twice?)" : ("it is a " + it->second).c_str()));
+    fault_report(-1, cudaSuccess,
+                 fault_format("closing %s %p: %s", kind, handle,
+                              it == o.open.end() ? "not open (closed twice?)" : ("it is a " + it->second).c_str()));
     return 1;
 }
 

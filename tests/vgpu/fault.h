@@ -6,7 +6,8 @@
 #include <string>
 #include <cuda_runtime_api.h>
 
-namespace vgpu {
+namespace vgpu
+{
 
 /* Prints "vgpu: ..." and counts it; error != cudaSuccess sticks to the device. device -1: to none. */
 void fault_report(int device, cudaError_t error, const std::string &message);
@@ -19,6 +20,8 @@ void fault_forget();
 
 /* Errors as the CUDA calls see them: sticky ones of the device first. Every call returns through this. */
 cudaError_t error_return(cudaError_t error);
+/* While a host function of cudaLaunchHostFunc runs on this thread, every CUDA call is a fault. */
+void error_host_function(bool runs);
 /* The current device's sticky error. */
 cudaError_t error_sticky();
 

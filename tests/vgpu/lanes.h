@@ -14,8 +14,10 @@
 
 #define EACH_LANE _Pragma("GCC ivdep") for (int l = 0; l < LANES; ++l)
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 template <class D> inline void write_lanes(D *d, const D *from, u32 m)
 {
@@ -129,12 +131,16 @@ inline float float_of_f16(u16 h)
 
 inline u16 f16_of_float(float f)
 {
-    return f != f ? static_cast<u16>(0x7fff) : static_cast<u16>(_cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    return f != f ? static_cast<u16>(0x7fff)
+                  : static_cast<u16>(_cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
 } // namespace
 
-#define OP(name, ...) {name, [](Warp & w, const Instr &i, u32 m) { __VA_ARGS__; }}
+#define OP(name, ...)                                                                                                  \
+    {                                                                                                                  \
+        name, [](Warp &w, const Instr &i, u32 m) { __VA_ARGS__; }                                                      \
+    }
 #define OP1(name, D, A, expression) OP(name, (map1<D, A>(w, i, m, [](A a) -> D { return static_cast<D>(expression); })))
 #define OP2(name, T, expression)                                                                                       \
     OP(name, (map2<T, T, T>(w, i, m, [](T a, T b) -> T { return static_cast<T>(expression); })))

@@ -7,21 +7,23 @@
 #include <vector>
 #include "program.h"
 
-namespace vgpu {
+namespace vgpu
+{
 
 struct Launch {
     Program *program;
-    int      device;
-    dim3     grid, block;
-    u32      dynamic_shared;
-    std::vector<u8>  params;
+    int device;
+    dim3 grid, block;
+    u32 dynamic_shared;
+    std::vector<u8> params;
     std::vector<u64> symbols; /* address of each ProgramConstant's symbol on the device, 0 for plain numbers */
-    u64      number;          /* counts launches, for messages and permutations */
+    u64 number;               /* counts launches, for messages and permutations */
     std::atomic<bool> failed{false};
-    std::atomic<u64>  next_block{0}, n_instr{0};
+    std::atomic<u64> next_block{0}, n_instr{0};
 };
 
-/* Runs to the end on the calling thread and its helpers. False when a fault was reported (the device's error sticks). */
+/* Runs to the end on the calling thread and its helpers. False when a fault was reported (the device's error sticks).
+ */
 bool launch_run(Launch *launch);
 
 } // namespace vgpu

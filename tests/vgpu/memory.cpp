@@ -5,26 +5,29 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <vector>
 #include <sys/mman.h>
 #include "fault.h"
 #include "settings.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 struct Pinned {
-    u64  n_bytes;
+    u64 n_bytes;
     bool registered, live;
 };
 
 struct Memory {
-    u64 base = 0;                    /* first device address */
+    u64 base = 0; /* first device address */
     u8 *data = nullptr, *state = nullptr;
     std::atomic<Allocation *> *table = nullptr; /* [MAX_DEVICES * DEVICE_SPAN / GRANULE]: who owns a granule */
-    u64 next[MAX_DEVICES] = {};      /* bytes of the span given out so far */
+    u64 next[MAX_DEVICES] = {};                 /* bytes of the span given out so far */
     u64 used[MAX_DEVICES] = {};
     bool peers[MAX_DEVICES][MAX_DEVICES] = {};
-    u64 n_allocations = 0;
+    std::vector<Allocation *> all; /* in the order of their numbers; the table is no memory that leak checkers see */
     std::mutex lock;
     std::map<u64, Pinned> pinned;
 };
@@ -48,7 +51,8 @@ Memory &memory()
         x->base = (x->base + GRANULE - 1) / GRANULE * GRANULE;
         x->data = static_cast<u8 *>(reserve(span, PROT_READ | PROT_WRITE));
         x->state = static_cast<u8 *>(reserve(span, PROT_READ | PROT_WRITE));
-        x->table = static_cast<std::atomic<Allocation *> *>(reserve(span / GRANULE * sizeof(void *), PROT_READ | PROT_WRITE));
+        x->table =
+            static_cast<std::atomic<Allocation *> *>(reserve(span / GRANULE * sizeof(void *), PROT_READ | PROT_WRITE));
         return x;
     }();
     return *m;
@@ -58,7 +62,8 @@ Allocation *owner(u64 address)
 {
     Memory &m = memory();
     u64 offset = address - m.base;
-    return offset < MAX_DEVICES * DEVICE_SPAN - GRANULE ? m.table[offset / GRANULE].load(std::memory_order_acquire) : nullptr;
+    return offset < MAX_DEVICES * DEVICE_SPAN - GRANULE ? m.table[offset / GRANULE].load(std::memory_order_acquire)
+                                                        : nullptr;
 }
 
 /* The pinned range that holds address, or the last one before it. */
@@ -68,21 +73,36 @@ std::map<u64, Pinned>::iterator pinned_at(Memory &m, u64 address)
     return it == m.pinned.begin() ? m.pinned.end() : --it;
 }
 
+/* The allocation is known as freed from here on, its pages go back. */
+void end(Memory &m, Allocation *a)
+{
+    a->live = false;
+    m.used[a->device] -= a->n_bytes;
+    u64 pages = (a->n_bytes + 4095) / 4096 * 4096;
+    madvise(m.data + (a->begin - m.base), pages, MADV_DONTNEED);
+    madvise(m.state + (a->begin - m.base), pages, MADV_DONTNEED);
+}
+
 } // namespace
 
 cudaError_t memory_allocate(int device, u64 n_bytes, const char *name, bool is_symbol, u64 *address)
 {
     Memory &m = memory();
     std::lock_guard<std::mutex> guard(m.lock);
-    u64 granules = (n_bytes + GRANULE - 1) / GRANULE + 1; /* one unused granule behind: running past the end hits nothing */
+    u64 granules =
+        (n_bytes + GRANULE - 1) / GRANULE + 1; /* one unused granule behind: running past the end hits nothing */
     if (n_bytes > settings().memory_bytes - m.used[device]) return cudaErrorMemoryAllocation;
     if (m.next[device] + granules * GRANULE > DEVICE_SPAN - GRANULE) {
-        fault_report(-1, cudaSuccess, fault_format("out of device addresses: %llu allocations so far", static_cast<unsigned long long>(m.n_allocations)));
+        fault_report(-1, cudaSuccess,
+                     fault_format("out of device addresses: %llu allocations so far",
+                                  static_cast<unsigned long long>(m.all.size())));
         return cudaErrorMemoryAllocation;
     }
     u64 offset = static_cast<u64>(device) * DEVICE_SPAN + m.next[device];
-    auto *a = new Allocation{m.base + offset, n_bytes, device, ++m.n_allocations, true, is_symbol, name};
-    for (u64 g = 0; g < granules; ++g) m.table[offset / GRANULE + g].store(a, std::memory_order_release);
+    auto *a = new Allocation{m.base + offset, n_bytes, device, m.all.size() + 1, true, is_symbol, name};
+    m.all.push_back(a);
+    for (u64 g = 0; g < granules; ++g)
+        m.table[offset / GRANULE + g].store(a, std::memory_order_release);
     m.next[device] += granules * GRANULE;
     m.used[device] += n_bytes;
     *address = a->begin;
@@ -95,17 +115,14 @@ cudaError_t memory_free(u64 address, const char *call)
     std::lock_guard<std::mutex> guard(m.lock);
     Allocation *a = owner(address);
     if (!a || a->begin != address || !a->live || a->is_symbol) {
-        fault_report(-1, cudaSuccess, fault_format("%s(0x%llx): %s", call, static_cast<unsigned long long>(address),
-                                                   a && a->begin == address && !a->is_symbol
-                                                       ? ("double free: " + memory_describe(address)).c_str()
-                                                       : ("not the start of an allocation: " + memory_describe(address)).c_str()));
+        fault_report(-1, cudaSuccess,
+                     fault_format("%s(0x%llx): %s", call, static_cast<unsigned long long>(address),
+                                  a && a->begin == address && !a->is_symbol
+                                      ? ("double free: " + memory_describe(address)).c_str()
+                                      : ("not the start of an allocation: " + memory_describe(address)).c_str()));
         return cudaErrorInvalidValue;
     }
-    a->live = false;
-    m.used[a->device] -= a->n_bytes;
-    u64 pages = (a->n_bytes + 4095) / 4096 * 4096;
-    madvise(memory_data(address), pages, MADV_DONTNEED);
-    madvise(memory_state(address), pages, MADV_DONTNEED);
+    end(m, a);
     return cudaSuccess;
 }
 
@@ -113,11 +130,8 @@ void memory_release_device(int device)
 {
     Memory &m = memory();
     std::lock_guard<std::mutex> guard(m.lock);
-    for (u64 offset = 0; offset < m.next[device];) {
-        Allocation *a = m.table[(static_cast<u64>(device) * DEVICE_SPAN + offset) / GRANULE];
-        offset += ((a->n_bytes + GRANULE - 1) / GRANULE + 1) * GRANULE;
-        if (a->live && !a->is_symbol) a->live = false, m.used[device] -= a->n_bytes;
-    }
+    for (Allocation *a : m.all)
+        if (a->device == device && a->live && !a->is_symbol) end(m, a);
 }
 
 u64 memory_used(int device)
@@ -132,21 +146,19 @@ int memory_report_leaks()
     Memory &m = memory();
     std::lock_guard<std::mutex> guard(m.lock);
     int n = 0;
-    for (int d = 0; d < MAX_DEVICES; ++d)
-        for (u64 offset = 0; offset < m.next[d];) {
-            Allocation *a = m.table[(static_cast<u64>(d) * DEVICE_SPAN + offset) / GRANULE];
-            offset += ((a->n_bytes + GRANULE - 1) / GRANULE + 1) * GRANULE;
-            if (!a->live || a->is_symbol) continue;
-            ++n;
-            fprintf(stderr, "vgpu: leak: %s never freed: allocation %llu (%llu bytes at 0x%llx, device %d)\n", a->name.c_str(),
-                    static_cast<unsigned long long>(a->number), static_cast<unsigned long long>(a->n_bytes),
-                    static_cast<unsigned long long>(a->begin), d);
-        }
+    for (const Allocation *a : m.all) {
+        if (!a->live || a->is_symbol) continue;
+        ++n;
+        fprintf(stderr, "vgpu: leak: %s never freed: allocation %llu (%llu bytes at 0x%llx, device %d)\n",
+                a->name.c_str(), static_cast<unsigned long long>(a->number),
+                static_cast<unsigned long long>(a->n_bytes), static_cast<unsigned long long>(a->begin), a->device);
+    }
     for (auto &[address, p] : m.pinned)
         if (p.live) {
             ++n;
-            fprintf(stderr, "vgpu: leak: pinned host memory never %s: %llu bytes at 0x%llx\n", p.registered ? "unregistered" : "freed",
-                    static_cast<unsigned long long>(p.n_bytes), static_cast<unsigned long long>(address));
+            fprintf(stderr, "vgpu: leak: pinned host memory never %s: %llu bytes at 0x%llx\n",
+                    p.registered ? "unregistered" : "freed", static_cast<unsigned long long>(p.n_bytes),
+                    static_cast<unsigned long long>(address));
         }
     return n;
 }
@@ -176,14 +188,15 @@ std::string memory_describe(u64 address)
     if (address < 4096) return "a null pointer";
     if (address >> WINDOW_BITS) return "an address of the shared, local or parameter window";
     if (Allocation *a = owner(address)) {
-        std::string what = fault_format("allocation %llu (%s, %llu bytes at 0x%llx, device %d)", number(a->number), a->name.c_str(),
-                                        number(a->n_bytes), number(a->begin), a->device);
+        std::string what = fault_format("allocation %llu (%s, %llu bytes at 0x%llx, device %d)", number(a->number),
+                                        a->name.c_str(), number(a->n_bytes), number(a->begin), a->device);
         if (!a->live) return fault_format("%llu bytes into freed ", number(address - a->begin)) + what;
         Allocation *next = owner(address + GRANULE); /* an underrun ends in the granule before its allocation */
         u64 past = address - a->begin - a->n_bytes;
         if (address >= a->begin + a->n_bytes && next && next != a && next->live && next->begin - address < past)
-            return fault_format("%llu bytes before allocation %llu (%s, %llu bytes at 0x%llx, device %d)", number(next->begin - address),
-                                number(next->number), next->name.c_str(), number(next->n_bytes), number(next->begin), next->device);
+            return fault_format("%llu bytes before allocation %llu (%s, %llu bytes at 0x%llx, device %d)",
+                                number(next->begin - address), number(next->number), next->name.c_str(),
+                                number(next->n_bytes), number(next->begin), next->device);
         if (address >= a->begin + a->n_bytes) return fault_format("%llu bytes past the end of ", number(past)) + what;
         return fault_format("%llu bytes into ", number(address - a->begin)) + what;
     }
@@ -191,13 +204,17 @@ std::string memory_describe(u64 address)
     if (offset < MAX_DEVICES * DEVICE_SPAN) {
         u64 within = offset % DEVICE_SPAN;
         Allocation *next = owner(address + GRANULE);
-        if (next) return fault_format("%llu bytes before allocation %llu", number(next->begin - address), number(next->number));
-        return fault_format("device %llu memory that was never allocated (offset 0x%llx)", number(offset / DEVICE_SPAN), number(within));
+        if (next)
+            return fault_format("%llu bytes before allocation %llu", number(next->begin - address),
+                                number(next->number));
+        return fault_format("device %llu memory that was never allocated (offset 0x%llx)", number(offset / DEVICE_SPAN),
+                            number(within));
     }
     auto it = pinned_at(m, address);
     if (it != m.pinned.end() && address < it->first + it->second.n_bytes + GRANULE) {
         u64 end = it->first + it->second.n_bytes;
-        return fault_format("%llu bytes %s %s host memory of %llu bytes at 0x%llx", number(address < end ? address - it->first : address - end),
+        return fault_format("%llu bytes %s %s host memory of %llu bytes at 0x%llx",
+                            number(address < end ? address - it->first : address - end),
                             address < end ? "into" : "past the end of", it->second.live ? "pinned" : "no longer pinned",
                             number(it->second.n_bytes), number(it->first));
     }
@@ -228,9 +245,11 @@ void memory_pin(void *p, u64 n_bytes, bool registered, const char *call)
     /* The host's allocator uses addresses again: what was there before is forgotten. */
     auto it = pinned_at(m, address);
     if (it != m.pinned.end() && it->second.live && address < it->first + it->second.n_bytes)
-        fault_report(-1, cudaSuccess, fault_format("%s(%p, %llu): %s", call, p, static_cast<unsigned long long>(n_bytes),
-                                                   memory_describe(address).c_str()));
-    for (it = m.pinned.lower_bound(address); it != m.pinned.end() && it->first < address + n_bytes;) it = m.pinned.erase(it);
+        fault_report(-1, cudaSuccess,
+                     fault_format("%s(%p, %llu): %s", call, p, static_cast<unsigned long long>(n_bytes),
+                                  memory_describe(address).c_str()));
+    for (it = m.pinned.lower_bound(address); it != m.pinned.end() && it->first < address + n_bytes;)
+        it = m.pinned.erase(it);
     m.pinned[address] = {n_bytes, registered, true};
 }
 
@@ -243,10 +262,11 @@ bool memory_unpin(void *p, bool registered, const char *call)
         it->second.live = false;
         return true;
     }
-    fault_report(-1, cudaSuccess, fault_format("%s(%p): %s", call, p,
-                                               it == m.pinned.end() ? "not the start of pinned memory"
-                                               : !it->second.live   ? "double free of pinned memory"
-                                                                    : "pinned by another kind of call"));
+    fault_report(-1, cudaSuccess,
+                 fault_format("%s(%p): %s", call, p,
+                              it == m.pinned.end() ? "not the start of pinned memory"
+                              : !it->second.live   ? "double free of pinned memory"
+                                                   : "pinned by another kind of call"));
     return false;
 }
 

@@ -4,8 +4,10 @@
 #include <cstring>
 #include "fault.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 struct Registry {
     std::mutex lock;
@@ -53,8 +55,10 @@ void module_unload(Module *m)
 {
     Registry &r = registry();
     std::lock_guard<std::mutex> guard(r.lock);
-    for (auto it = r.functions.begin(); it != r.functions.end();) it = it->second->module == m ? r.functions.erase(it) : std::next(it);
-    for (auto it = r.variables.begin(); it != r.variables.end();) it = it->second.first == m ? r.variables.erase(it) : std::next(it);
+    for (auto it = r.functions.begin(); it != r.functions.end();)
+        it = it->second->module == m ? r.functions.erase(it) : std::next(it);
+    for (auto it = r.variables.begin(); it != r.variables.end();)
+        it = it->second.first == m ? r.variables.erase(it) : std::next(it);
 }
 
 Kernel *module_kernel(Module *m, const std::string &name)
@@ -89,8 +93,10 @@ u64 module_address(Module *m, int device, const std::string &name, u64 *n_bytes)
         if (it != m->addresses[device].end()) return it->second;
         u64 address;
         if (memory_allocate(device, v->n_bytes, name.c_str(), true, &address) != cudaSuccess) return 0;
-        if (v->initial.empty()) memset(memory_data(address), 0, v->n_bytes);
-        else memcpy(memory_data(address), v->initial.data(), v->n_bytes);
+        if (v->initial.empty())
+            memset(memory_data(address), 0, v->n_bytes);
+        else
+            memcpy(memory_data(address), v->initial.data(), v->n_bytes);
         memset(memory_state(address), BYTE_WRITTEN, v->n_bytes);
         m->addresses[device][name] = address;
     }

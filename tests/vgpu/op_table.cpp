@@ -4,10 +4,12 @@
 #include <unordered_map>
 #include "program.h"
 
-namespace vgpu {
+namespace vgpu
+{
 
 #define DECLARE(isa)                                                                                                   \
-    namespace isa {                                                                                                    \
+    namespace isa                                                                                                      \
+    {                                                                                                                  \
     extern const OpEntry integer_ops[], float_ops[], compare_ops[], convert_ops[], memory_ops[], matrix_ops[];         \
     }
 DECLARE(avx2)
@@ -27,9 +29,11 @@ static std::unordered_map<std::string, Op> *load_table()
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (isa && std::string(isa) == "avx2") has_wide = false;
     for (const OpEntry *list : has_wide ? wide : narrow)
-        for (; list->key; ++list) (*table)[list->key] = list->op;
+        for (; list->key; ++list)
+            (*table)[list->key] = list->op;
     for (const OpEntry *list : common)
-        for (; list->key; ++list) (*table)[list->key] = list->op;
+        for (; list->key; ++list)
+            (*table)[list->key] = list->op;
     return table;
 }
 

@@ -1,8 +1,10 @@
 /* setp and set: comparisons into predicates, joined with another predicate when asked. */
 #include "lanes.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 /* imm: bits 0-1 how the result joins operand c (0 not at all, 1 and, 2 or, 3 xor), bit 2 c is negated,
  * bits 4-5 set writes 1.0f or 0xffffffff to r[0] instead of predicates. r: p or d, a, b, q, c. */
@@ -74,7 +76,7 @@ template <float (*Wide)(u16), class F> inline void compare_pair(Warp &w, const I
         CMP("setp.hs." n, T, a >= b)
 /* ne is ordered: false when one operand is NaN; neu and its like are true then. */
 #define EACH_FLOAT_ORDER(X)                                                                                            \
-    X("eq", a == b), X("ne", a < b || a > b), X("lt", a < b), X("le", a <= b), X("gt", a > b), X("ge", a >= b),        \
+    X("eq", a == b), X("ne", a<b || a> b), X("lt", a < b), X("le", a <= b), X("gt", a > b), X("ge", a >= b),           \
         X("equ", !(a < b || a > b)), X("neu", a != b), X("ltu", !(a >= b)), X("leu", !(a > b)), X("gtu", !(a <= b)),   \
         X("geu", !(a < b)), X("num", a == a && b == b), X("nan", a != a || b != b)
 #define F32(o, e) OP("setp." o ".f32", (compare<float>(w, i, m, [](float a, float b) { return e; })))
@@ -82,19 +84,21 @@ template <float (*Wide)(u16), class F> inline void compare_pair(Warp &w, const I
 #define BF(o, e) OP("setp." o ".bf16", (compare_half<float_of_bf16>(w, i, m, [](float a, float b) { return e; })))
 #define HF(o, e) OP("setp." o ".f16", (compare_half<float_of_f16>(w, i, m, [](float a, float b) { return e; })))
 #define BF2(o, e)                                                                                                      \
-    OP("setp." o ".bf16x2", (compare_pair<float_of_bf16>(w, i, m, [](float a, float b) { return e; }, 0x3f80)))
+    OP("setp." o ".bf16x2", (compare_pair<float_of_bf16>(                                                              \
+                                w, i, m, [](float a, float b) { return e; }, 0x3f80)))
 #define HF2(o, e)                                                                                                      \
-    OP("setp." o ".f16x2", (compare_pair<float_of_f16>(w, i, m, [](float a, float b) { return e; }, 0x3c00)))
+    OP("setp." o ".f16x2", (compare_pair<float_of_f16>(                                                                \
+                               w, i, m, [](float a, float b) { return e; }, 0x3c00)))
 
 } // namespace
 
-namespace VGPU_ISA {
+namespace VGPU_ISA
+{
 extern const OpEntry compare_ops[];
 const OpEntry compare_ops[] = {
-    ORDER("setp.", s16, "s16"), ORDER("setp.", s32, "s32"), ORDER("setp.", s64, "s64"),
-    ORDER_U(u16, "u16"), ORDER_U(u32, "u32"), ORDER_U(u64, "u64"),
-    EACH_FLOAT_ORDER(F32), EACH_FLOAT_ORDER(F64), EACH_FLOAT_ORDER(BF), EACH_FLOAT_ORDER(HF),
-    EACH_FLOAT_ORDER(BF2), EACH_FLOAT_ORDER(HF2),
+    ORDER("setp.", s16, "s16"), ORDER("setp.", s32, "s32"), ORDER("setp.", s64, "s64"), ORDER_U(u16, "u16"),
+    ORDER_U(u32, "u32"),        ORDER_U(u64, "u64"),        EACH_FLOAT_ORDER(F32),      EACH_FLOAT_ORDER(F64),
+    EACH_FLOAT_ORDER(BF),       EACH_FLOAT_ORDER(HF),       EACH_FLOAT_ORDER(BF2),      EACH_FLOAT_ORDER(HF2),
     {nullptr, nullptr},
 };
 } // namespace VGPU_ISA

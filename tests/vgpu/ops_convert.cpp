@@ -4,8 +4,10 @@
 #include <limits>
 #include "lanes.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 /* imm of a conversion. */
 enum { TO_SAT = 16, TO_RELU = 32, TO_FTZ = 64 };
@@ -57,7 +59,8 @@ template <class D, class S> void integer_to_integer(Warp &w, const Instr &i, u32
     D d[LANES];
     read_narrow(w, i.r[1], i.width[1], s);
     if (i.imm & TO_SAT) {
-        for (int l = 0; l < LANES; ++l) d[l] = clamped<D>(s[l]);
+        for (int l = 0; l < LANES; ++l)
+            d[l] = clamped<D>(s[l]);
     } else {
         EACH_LANE d[l] = static_cast<D>(s[l]);
     }
@@ -68,10 +71,14 @@ template <class D, class S> void integer_to_integer(Warp &w, const Instr &i, u32
 inline double rounded(double x, u8 mode)
 {
     switch (mode & MODE_ROUND) {
-    case 0: return __builtin_nearbyint(x);
-    case 1: return __builtin_floor(x);
-    case 2: return __builtin_ceil(x);
-    default: return __builtin_trunc(x);
+    case 0:
+        return __builtin_nearbyint(x);
+    case 1:
+        return __builtin_floor(x);
+    case 2:
+        return __builtin_ceil(x);
+    default:
+        return __builtin_trunc(x);
     }
 }
 
@@ -86,7 +93,10 @@ template <class D> inline D integer_of(double x)
     constexpr double low = static_cast<double>(std::numeric_limits<D>::min());
     constexpr double high = sizeof(D) == 8 ? (D(-1) < D(0) ? 9223372036854775808.0 : 18446744073709551616.0)
                                            : static_cast<double>(std::numeric_limits<D>::max()) + 1.0;
-    return x != x ? D(0) : x <= low ? std::numeric_limits<D>::min() : x >= high ? std::numeric_limits<D>::max() : static_cast<D>(x);
+    return x != x      ? D(0)
+           : x <= low  ? std::numeric_limits<D>::min()
+           : x >= high ? std::numeric_limits<D>::max()
+                       : static_cast<D>(x);
 }
 
 template <class D> void f32_to_integer(Warp &w, const Instr &i, u32 m)
@@ -104,7 +114,8 @@ template <class D> void f64_to_integer(Warp &w, const Instr &i, u32 m)
 {
     const double *a = reg<double>(w, i.r[1]);
     D d[LANES];
-    for (int l = 0; l < LANES; ++l) d[l] = integer_of<D>(rounded(a[l], i.mode));
+    for (int l = 0; l < LANES; ++l)
+        d[l] = integer_of<D>(rounded(a[l], i.mode));
     write_wide(w, i.r[0], i.width[0], d, m);
 }
 
@@ -112,7 +123,8 @@ template <class D, float (*Wide)(u16)> void half_to_integer(Warp &w, const Instr
 {
     const u16 *a = reg<u16>(w, i.r[1]);
     D d[LANES];
-    for (int l = 0; l < LANES; ++l) d[l] = integer_of<D>(rounded(static_cast<double>(Wide(a[l])), i.mode));
+    for (int l = 0; l < LANES; ++l)
+        d[l] = integer_of<D>(rounded(static_cast<double>(Wide(a[l])), i.mode));
     write_wide(w, i.r[0], i.width[0], d, m);
 }
 
@@ -130,7 +142,8 @@ template <class F, class S> void integer_to_float(Warp &w, const Instr &i, u32 m
     } else if (sizeof(S) < 8) {
         EACH_LANE d[l] = static_cast<F>(static_cast<double>(s[l]));
     } else {
-        for (int l = 0; l < LANES; ++l) d[l] = static_cast<F>(s[l]);
+        for (int l = 0; l < LANES; ++l)
+            d[l] = static_cast<F>(s[l]);
     }
     if (i.mode & MODE_SAT) EACH_LANE d[l] = d[l] > 0 ? d[l] < 1 ? d[l] : F(1) : F(0);
     write_lanes(reg<F>(w, i.r[0]), d, m);
@@ -238,10 +251,14 @@ inline u16 to_f16(float x, const Instr &i)
     if (i.imm & TO_SAT) x = x > 0 ? x < 1 ? x : 1.0f : 0.0f;
     if (x != x) return 0x7fff;
     switch (i.mode & MODE_ROUND) {
-    case 1: return static_cast<u16>(_cvtss_sh(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
-    case 2: return static_cast<u16>(_cvtss_sh(x, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC));
-    case 3: return static_cast<u16>(_cvtss_sh(x, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC));
-    default: return f16_of_float(x);
+    case 1:
+        return static_cast<u16>(_cvtss_sh(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC));
+    case 2:
+        return static_cast<u16>(_cvtss_sh(x, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC));
+    case 3:
+        return static_cast<u16>(_cvtss_sh(x, _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC));
+    default:
+        return f16_of_float(x);
     }
 }
 
@@ -305,7 +322,8 @@ inline u32 tf32_of(float x)
 #define FROM(S, s)                                                                                                     \
     FROM_TO(s8, "s8", S, s), FROM_TO(u8, "u8", S, s), FROM_TO(s16, "s16", S, s), FROM_TO(u16, "u16", S, s),            \
         FROM_TO(s32, "s32", S, s), FROM_TO(u32, "u32", S, s), FROM_TO(s64, "s64", S, s), FROM_TO(u64, "u64", S, s),    \
-        OP("cvt.f32." s, (integer_to_float<float, S>(w, i, m))), OP("cvt.f64." s, (integer_to_float<double, S>(w, i, m))), \
+        OP("cvt.f32." s, (integer_to_float<float, S>(w, i, m))),                                                       \
+        OP("cvt.f64." s, (integer_to_float<double, S>(w, i, m))),                                                      \
         OP("cvt.bf16." s, (integer_to_half<S, bf16_of_float>(w, i, m))),                                               \
         OP("cvt.f16." s, (integer_to_half<S, f16_of_float>(w, i, m)))
 #define TO(D, d)                                                                                                       \
@@ -315,18 +333,38 @@ inline u32 tf32_of(float x)
 
 } // namespace
 
-namespace VGPU_ISA {
+namespace VGPU_ISA
+{
 extern const OpEntry convert_ops[];
 const OpEntry convert_ops[] = {
-    FROM(s8, "s8"), FROM(u8, "u8"), FROM(s16, "s16"), FROM(u16, "u16"),
-    FROM(s32, "s32"), FROM(u32, "u32"), FROM(s64, "s64"), FROM(u64, "u64"),
-    TO(s8, "s8"), TO(u8, "u8"), TO(s16, "s16"), TO(u16, "u16"), TO(s32, "s32"), TO(u32, "u32"), TO(s64, "s64"), TO(u64, "u64"),
-    OP("cvt.f32.f32", f32_to_f32(w, i, m)), OP("cvt.f64.f64", f64_to_f64(w, i, m)),
-    OP("cvt.f32.f64", f64_to_f32(w, i, m)), OP("cvt.f64.f32", f32_to_f64(w, i, m)),
-    OP("cvt.bf16.f32", f32_to_half<to_bf16>(w, i, m)), OP("cvt.f16.f32", f32_to_half<to_f16>(w, i, m)),
-    OP("cvt.bf16x2.f32", f32_to_pair<to_bf16>(w, i, m)), OP("cvt.f16x2.f32", f32_to_pair<to_f16>(w, i, m)),
-    OP("cvt.f32.bf16", half_to_f32<float_of_bf16>(w, i, m)), OP("cvt.f32.f16", half_to_f32<float_of_f16>(w, i, m)),
-    OP("cvt.f64.bf16", half_to_f64<float_of_bf16>(w, i, m)), OP("cvt.f64.f16", half_to_f64<float_of_f16>(w, i, m)),
+    FROM(s8, "s8"),
+    FROM(u8, "u8"),
+    FROM(s16, "s16"),
+    FROM(u16, "u16"),
+    FROM(s32, "s32"),
+    FROM(u32, "u32"),
+    FROM(s64, "s64"),
+    FROM(u64, "u64"),
+    TO(s8, "s8"),
+    TO(u8, "u8"),
+    TO(s16, "s16"),
+    TO(u16, "u16"),
+    TO(s32, "s32"),
+    TO(u32, "u32"),
+    TO(s64, "s64"),
+    TO(u64, "u64"),
+    OP("cvt.f32.f32", f32_to_f32(w, i, m)),
+    OP("cvt.f64.f64", f64_to_f64(w, i, m)),
+    OP("cvt.f32.f64", f64_to_f32(w, i, m)),
+    OP("cvt.f64.f32", f32_to_f64(w, i, m)),
+    OP("cvt.bf16.f32", f32_to_half<to_bf16>(w, i, m)),
+    OP("cvt.f16.f32", f32_to_half<to_f16>(w, i, m)),
+    OP("cvt.bf16x2.f32", f32_to_pair<to_bf16>(w, i, m)),
+    OP("cvt.f16x2.f32", f32_to_pair<to_f16>(w, i, m)),
+    OP("cvt.f32.bf16", half_to_f32<float_of_bf16>(w, i, m)),
+    OP("cvt.f32.f16", half_to_f32<float_of_f16>(w, i, m)),
+    OP("cvt.f64.bf16", half_to_f64<float_of_bf16>(w, i, m)),
+    OP("cvt.f64.f16", half_to_f64<float_of_f16>(w, i, m)),
     OP("cvt.bf16.bf16", (half_to_half<float_of_bf16, bf16_of_float>(w, i, m))),
     OP("cvt.f16.f16", (half_to_half<float_of_f16, f16_of_float>(w, i, m))),
     OP1("cvt.tf32.f32", u32, float, tf32_of(a)),

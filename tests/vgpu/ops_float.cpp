@@ -5,8 +5,10 @@
 #include <cmath>
 #include "lanes.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 /* 2^x: whole part into the exponent, the rest by its Taylor polynomial in double; error below 1e-10 before rounding. */
 inline float exp2_of(float x)
@@ -111,7 +113,8 @@ struct F16 {
 
 template <class H> u16 half_fma(u16 a, u16 b, u16 c)
 {
-    double wide = fused_odd(static_cast<double>(H::wide(a)), static_cast<double>(H::wide(b)), static_cast<double>(H::wide(c)));
+    double wide =
+        fused_odd(static_cast<double>(H::wide(a)), static_cast<double>(H::wide(b)), static_cast<double>(H::wide(c)));
     return H::narrow(narrowed_odd(wide));
 }
 
@@ -201,7 +204,12 @@ template <class T> void test_property(Warp &w, const Instr &i, u32 m)
     u32 p = 0;
     for (int l = 0; l < LANES; ++l) {
         int c = std::fpclassify(a[l]);
-        bool is[] = {c != FP_NAN && c != FP_INFINITE, c == FP_INFINITE, c != FP_NAN, c == FP_NAN, c == FP_NORMAL, c == FP_SUBNORMAL};
+        bool is[] = {c != FP_NAN && c != FP_INFINITE,
+                     c == FP_INFINITE,
+                     c != FP_NAN,
+                     c == FP_NAN,
+                     c == FP_NORMAL,
+                     c == FP_SUBNORMAL};
         p |= static_cast<u32>(is[i.imm]) << l;
     }
     write_predicate(w, i.r[0], p, m);
@@ -226,41 +234,57 @@ template <class T> void test_property(Warp &w, const Instr &i, u32 m)
         OP2("max." n "x2", u32, both(a, b, 0, [](u16 x, u16 y, u16) { return half_max<H>(x, y); })),                   \
         OP2("min." n "x2", u32, both(a, b, 0, [](u16 x, u16 y, u16) { return half_min<H>(x, y); })),                   \
         OP1("neg." n "x2", u32, u32, a ^ 0x80008000), OP1("abs." n "x2", u32, u32, a & 0x7fff7fff),                    \
-        OP1("ex2." n "x2", u32, u32,                                                                                   \
-            both(a, 0, 0, [](u16 x, u16, u16) { return H::narrow(exp2_of(H::wide(x))); })),                            \
+        OP1("ex2." n "x2", u32, u32, both(a, 0, 0, [](u16 x, u16, u16) { return H::narrow(exp2_of(H::wide(x))); })),   \
         OP1("tanh." n "x2", u32, u32, both(a, 0, 0, [](u16 x, u16, u16) { return H::narrow(tanhf(H::wide(x))); }))
 
 } // namespace
 
-namespace VGPU_ISA {
+namespace VGPU_ISA
+{
 extern const OpEntry float_ops[];
 const OpEntry float_ops[] = {
     OP("with_modes", with_modes(w, i, m)),
-    OP2("add.f32", float, a + b), OP2("sub.f32", float, a - b), OP2("mul.f32", float, a * b),
-    OP2("div.f32", float, a / b), OP3("fma.f32", float, __builtin_fmaf(a, b, c)),
-    OP1("rcp.f32", float, float, 1.0f / a), OP1("sqrt.f32", float, float, __builtin_sqrtf(a)),
+    OP2("add.f32", float, a + b),
+    OP2("sub.f32", float, a - b),
+    OP2("mul.f32", float, a *b),
+    OP2("div.f32", float, a / b),
+    OP3("fma.f32", float, __builtin_fmaf(a, b, c)),
+    OP1("rcp.f32", float, float, 1.0f / a),
+    OP1("sqrt.f32", float, float, __builtin_sqrtf(a)),
     OP1("rsqrt.f32", float, float, 1.0 / __builtin_sqrt(static_cast<double>(a))),
     OP1("neg.f32", float, float, float_of(bits_of(a) ^ 0x80000000)),
     OP1("abs.f32", float, float, float_of(bits_of(a) & 0x7fffffff)),
     OP1("neg.ftz.f32", float, float, flushed(float_of(bits_of(a) ^ 0x80000000))),
     OP1("abs.ftz.f32", float, float, flushed(float_of(bits_of(a) & 0x7fffffff))),
-    OP2("max.f32", float, maximum(a, b)), OP2("min.f32", float, minimum(a, b)),
-    OP2("max.NaN.f32", float, nan_of(a, b, maximum(a, b))), OP2("min.NaN.f32", float, nan_of(a, b, minimum(a, b))),
+    OP2("max.f32", float, maximum(a, b)),
+    OP2("min.f32", float, minimum(a, b)),
+    OP2("max.NaN.f32", float, nan_of(a, b, maximum(a, b))),
+    OP2("min.NaN.f32", float, nan_of(a, b, minimum(a, b))),
     OP2("copysign.f32", float, float_of((bits_of(b) & 0x7fffffff) | (bits_of(a) & 0x80000000))),
-    OP1("ex2.f32", float, float, exp2_of(a)), OP1("lg2.f32", float, float, log2f(a)),
-    OP1("sin.f32", float, float, sin(static_cast<double>(a))), OP1("cos.f32", float, float, cos(static_cast<double>(a))),
+    OP1("ex2.f32", float, float, exp2_of(a)),
+    OP1("lg2.f32", float, float, log2f(a)),
+    OP1("sin.f32", float, float, sin(static_cast<double>(a))),
+    OP1("cos.f32", float, float, cos(static_cast<double>(a))),
     OP1("tanh.f32", float, float, tanh(static_cast<double>(a))),
-    OP("testp.f32", test_property<float>(w, i, m)), OP("testp.f64", test_property<double>(w, i, m)),
-    OP2("add.f64", double, a + b), OP2("sub.f64", double, a - b), OP2("mul.f64", double, a * b),
-    OP2("div.f64", double, a / b), OP3("fma.f64", double, __builtin_fma(a, b, c)),
-    OP1("rcp.f64", double, double, 1.0 / a), OP1("sqrt.f64", double, double, __builtin_sqrt(a)),
+    OP("testp.f32", test_property<float>(w, i, m)),
+    OP("testp.f64", test_property<double>(w, i, m)),
+    OP2("add.f64", double, a + b),
+    OP2("sub.f64", double, a - b),
+    OP2("mul.f64", double, a *b),
+    OP2("div.f64", double, a / b),
+    OP3("fma.f64", double, __builtin_fma(a, b, c)),
+    OP1("rcp.f64", double, double, 1.0 / a),
+    OP1("sqrt.f64", double, double, __builtin_sqrt(a)),
     OP1("rsqrt.f64", double, double, 1.0 / __builtin_sqrt(a)),
     OP1("neg.f64", double, double, double_of(bits_of(a) ^ 1ull << 63)),
     OP1("abs.f64", double, double, double_of(bits_of(a) & ~(1ull << 63))),
-    OP2("max.f64", double, maximum(a, b)), OP2("min.f64", double, minimum(a, b)),
+    OP2("max.f64", double, maximum(a, b)),
+    OP2("min.f64", double, minimum(a, b)),
     OP2("copysign.f64", double, double_of((bits_of(b) & ~(1ull << 63)) | (bits_of(a) & 1ull << 63))),
-    HALF(Bf16, "bf16"), HALF(F16, "f16"),
-    OP2("add.sat.f16", u16, half_sat_f16(half_add<F16>(a, b))), OP2("mul.sat.f16", u16, half_sat_f16(half_mul<F16>(a, b))),
+    HALF(Bf16, "bf16"),
+    HALF(F16, "f16"),
+    OP2("add.sat.f16", u16, half_sat_f16(half_add<F16>(a, b))),
+    OP2("mul.sat.f16", u16, half_sat_f16(half_mul<F16>(a, b))),
     OP3("fma.sat.f16", u16, half_sat_f16(half_fma<F16>(a, b, c))),
     {nullptr, nullptr},
 };

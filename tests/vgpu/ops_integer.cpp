@@ -1,8 +1,10 @@
 /* Integer arithmetic, bits, shifts, selection, moves. */
 #include "lanes.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 template <class T> T divide(T a, T b)
 {
@@ -67,6 +69,11 @@ template <class T> T difference(T a, T b)
 {
     using U = typename std::conditional<sizeof(T) == 8, u64, u32>::type;
     return static_cast<T>(static_cast<U>(a) - static_cast<U>(b));
+}
+
+inline s32 low24(s32 a)
+{
+    return static_cast<s32>(static_cast<u32>(a) << 8) >> 8;
 }
 
 inline s32 saturated(s64 x)
@@ -217,10 +224,10 @@ template <class U> void mad_carry(Warp &w, const Instr &i, u32 m)
     for (int l = 0; l < LANES; ++l) {
         if (!(m >> l & 1)) continue;
         U low = static_cast<U>(a[l] * b[l]);
-        U high = flags & 16 ? static_cast<U>(high_half(static_cast<S>(a[l]), static_cast<S>(b[l])))
-                            : high_half(a[l], b[l]);
-        unsigned __int128 x = static_cast<unsigned __int128>(flags & 8 ? high : low) + c[l] +
-                              (flags & 1 ? carry >> l & 1 : 0);
+        U high =
+            flags & 16 ? static_cast<U>(high_half(static_cast<S>(a[l]), static_cast<S>(b[l]))) : high_half(a[l], b[l]);
+        unsigned __int128 x =
+            static_cast<unsigned __int128>(flags & 8 ? high : low) + c[l] + (flags & 1 ? carry >> l & 1 : 0);
         d[l] = static_cast<U>(x);
         if (flags & 2) w.carry = (w.carry & ~(1u << l)) | (static_cast<u32>(x >> (8 * sizeof(U))) & 1) << l;
     }
@@ -283,14 +290,16 @@ template <class F> inline void predicates(Warp &w, const Instr &i, u32 m, F f)
 void clock32(Warp &w, const Instr &i, u32 m)
 {
     u32 t[LANES];
-    for (u32 &x : t) x = static_cast<u32>(warp_clock(w));
+    for (u32 &x : t)
+        x = static_cast<u32>(warp_clock(w));
     write_lanes(reg<u32>(w, i.r[0]), t, m);
 }
 
 void clock64(Warp &w, const Instr &i, u32 m)
 {
     u64 t[LANES];
-    for (u64 &x : t) x = warp_clock(w);
+    for (u64 &x : t)
+        x = warp_clock(w);
     write_lanes(reg<u64>(w, i.r[0]), t, m);
 }
 
@@ -308,17 +317,22 @@ inline s32 dot4(bool a_signed, bool b_signed, u32 a, u32 b, u32 c)
 #define ARITHMETIC(T, n)                                                                                               \
     OP2("add." n, T, sum(a, b)), OP2("sub." n, T, difference(a, b)), OP2("mul.lo." n, T, product(a, b)),               \
         OP2("mul.hi." n, T, high_half(a, b)), OP2("div." n, T, divide(a, b)), OP2("rem." n, T, remainder(a, b)),       \
-        OP2("min." n, T, a < b ? a : b), OP2("max." n, T, a > b ? a : b),                                              \
-        OP3("mad.lo." n, T, sum(product(a, b), c)), OP3("mad.hi." n, T, sum(high_half(a, b), c)),                      \
+        OP2("min." n, T, a < b ? a : b), OP2("max." n, T, a > b ? a : b), OP3("mad.lo." n, T, sum(product(a, b), c)),  \
+        OP3("mad.hi." n, T, sum(high_half(a, b), c)),                                                                  \
         OP3("sad." n, T, sum(c, a < b ? difference(b, a) : difference(a, b)))
 
 } // namespace
 
-namespace VGPU_ISA {
+namespace VGPU_ISA
+{
 extern const OpEntry integer_ops[];
 const OpEntry integer_ops[] = {
-    ARITHMETIC(s16, "s16"), ARITHMETIC(u16, "u16"), ARITHMETIC(s32, "s32"),
-    ARITHMETIC(u32, "u32"), ARITHMETIC(s64, "s64"), ARITHMETIC(u64, "u64"),
+    ARITHMETIC(s16, "s16"),
+    ARITHMETIC(u16, "u16"),
+    ARITHMETIC(s32, "s32"),
+    ARITHMETIC(u32, "u32"),
+    ARITHMETIC(s64, "s64"),
+    ARITHMETIC(u64, "u64"),
     OP2X("mul.wide.s16", s32, s16, s16, static_cast<s32>(a) * b),
     OP2X("mul.wide.u16", u32, u16, u16, static_cast<u32>(a) * b),
     OP2X("mul.wide.s32", s64, s32, s32, static_cast<s64>(a) * b),
@@ -327,58 +341,102 @@ const OpEntry integer_ops[] = {
     OP3X("mad.wide.u16", u32, u16, u16, u32, sum(static_cast<u32>(a) * b, c)),
     OP3X("mad.wide.s32", s64, s32, s32, s64, sum(static_cast<s64>(a) * b, c)),
     OP3X("mad.wide.u32", u64, u32, u32, u64, sum(static_cast<u64>(a) * b, c)),
-    OP2("mul24.lo.s32", s32, product((a << 8) >> 8, (b << 8) >> 8)),
+    OP2("mul24.lo.s32", s32, product(low24(a), low24(b))),
     OP2("mul24.lo.u32", u32, (a & 0xffffff) * (b & 0xffffff)),
     OP2("add.sat.s32", s32, saturated(static_cast<s64>(a) + b)),
     OP2("sub.sat.s32", s32, saturated(static_cast<s64>(a) - b)),
-    OP("addc.32", add_carry<u32>(w, i, m)), OP("addc.64", add_carry<u64>(w, i, m)),
-    OP("madc.32", mad_carry<u32>(w, i, m)), OP("madc.64", mad_carry<u64>(w, i, m)),
-    OP1("abs.s16", s16, s16, a < 0 ? difference<s16>(0, a) : a), OP1("abs.s32", s32, s32, a < 0 ? difference<s32>(0, a) : a),
+    OP("addc.32", add_carry<u32>(w, i, m)),
+    OP("addc.64", add_carry<u64>(w, i, m)),
+    OP("madc.32", mad_carry<u32>(w, i, m)),
+    OP("madc.64", mad_carry<u64>(w, i, m)),
+    OP1("abs.s16", s16, s16, a < 0 ? difference<s16>(0, a) : a),
+    OP1("abs.s32", s32, s32, a < 0 ? difference<s32>(0, a) : a),
     OP1("abs.s64", s64, s64, a < 0 ? difference<s64>(0, a) : a),
-    OP1("neg.s16", s16, s16, difference<s16>(0, a)), OP1("neg.s32", s32, s32, difference<s32>(0, a)),
+    OP1("neg.s16", s16, s16, difference<s16>(0, a)),
+    OP1("neg.s32", s32, s32, difference<s32>(0, a)),
     OP1("neg.s64", s64, s64, difference<s64>(0, a)),
-    OP1("popc.b32", u32, u32, __builtin_popcount(a)), OP1("popc.b64", u32, u64, __builtin_popcountll(a)),
-    OP1("clz.b32", u32, u32, a ? __builtin_clz(a) : 32), OP1("clz.b64", u32, u64, a ? __builtin_clzll(a) : 64),
+    OP1("popc.b32", u32, u32, __builtin_popcount(a)),
+    OP1("popc.b64", u32, u64, __builtin_popcountll(a)),
+    OP1("clz.b32", u32, u32, a ? __builtin_clz(a) : 32),
+    OP1("clz.b64", u32, u64, a ? __builtin_clzll(a) : 64),
     OP1("brev.b32", u32, u32, reversed(a)),
-    OP1("brev.b64", u64, u64, static_cast<u64>(reversed(static_cast<u32>(a))) << 32 | reversed(static_cast<u32>(a >> 32))),
-    OP1("bfind.u32", u32, u32, find_high_bit(a, false)), OP1("bfind.s32", u32, s32, find_high_bit(a, false)),
-    OP1("bfind.u64", u32, u64, find_high_bit(a, false)), OP1("bfind.s64", u32, s64, find_high_bit(a, false)),
-    OP1("bfind.shiftamt.u32", u32, u32, find_high_bit(a, true)), OP1("bfind.shiftamt.s32", u32, s32, find_high_bit(a, true)),
-    OP1("bfind.shiftamt.u64", u32, u64, find_high_bit(a, true)), OP1("bfind.shiftamt.s64", u32, s64, find_high_bit(a, true)),
-    OP3X("bfe.u32", u32, u32, u32, u32, extract_field(a, b, c)), OP3X("bfe.s32", s32, s32, u32, u32, extract_field(a, b, c)),
-    OP3X("bfe.u64", u64, u64, u32, u32, extract_field(a, b, c)), OP3X("bfe.s64", s64, s64, u32, u32, extract_field(a, b, c)),
-    OP("bfi.b32", insert<u32>(w, i, m)), OP("bfi.b64", insert<u64>(w, i, m)),
+    OP1("brev.b64", u64, u64,
+        static_cast<u64>(reversed(static_cast<u32>(a))) << 32 | reversed(static_cast<u32>(a >> 32))),
+    OP1("bfind.u32", u32, u32, find_high_bit(a, false)),
+    OP1("bfind.s32", u32, s32, find_high_bit(a, false)),
+    OP1("bfind.u64", u32, u64, find_high_bit(a, false)),
+    OP1("bfind.s64", u32, s64, find_high_bit(a, false)),
+    OP1("bfind.shiftamt.u32", u32, u32, find_high_bit(a, true)),
+    OP1("bfind.shiftamt.s32", u32, s32, find_high_bit(a, true)),
+    OP1("bfind.shiftamt.u64", u32, u64, find_high_bit(a, true)),
+    OP1("bfind.shiftamt.s64", u32, s64, find_high_bit(a, true)),
+    OP3X("bfe.u32", u32, u32, u32, u32, extract_field(a, b, c)),
+    OP3X("bfe.s32", s32, s32, u32, u32, extract_field(a, b, c)),
+    OP3X("bfe.u64", u64, u64, u32, u32, extract_field(a, b, c)),
+    OP3X("bfe.s64", s64, s64, u32, u32, extract_field(a, b, c)),
+    OP("bfi.b32", insert<u32>(w, i, m)),
+    OP("bfi.b64", insert<u64>(w, i, m)),
     OP3("prmt.b32", u32, permute_bytes(a, b, c)),
-    OP3("prmt.b32.f4e", u32, permute_mode(a, b, c, 0)), OP3("prmt.b32.b4e", u32, permute_mode(a, b, c, 1)),
-    OP3("prmt.b32.rc8", u32, permute_mode(a, b, c, 2)), OP3("prmt.b32.ecl", u32, permute_mode(a, b, c, 3)),
-    OP3("prmt.b32.ecr", u32, permute_mode(a, b, c, 4)), OP3("prmt.b32.rc16", u32, permute_mode(a, b, c, 5)),
+    OP3("prmt.b32.f4e", u32, permute_mode(a, b, c, 0)),
+    OP3("prmt.b32.b4e", u32, permute_mode(a, b, c, 1)),
+    OP3("prmt.b32.rc8", u32, permute_mode(a, b, c, 2)),
+    OP3("prmt.b32.ecl", u32, permute_mode(a, b, c, 3)),
+    OP3("prmt.b32.ecr", u32, permute_mode(a, b, c, 4)),
+    OP3("prmt.b32.rc16", u32, permute_mode(a, b, c, 5)),
     OP("lop3.b32", lop3(w, i, m)),
-    OP3("shf.l.wrap.b32", u32, funnel_left(a, b, c & 31)), OP3("shf.r.wrap.b32", u32, funnel_right(a, b, c & 31)),
+    OP3("shf.l.wrap.b32", u32, funnel_left(a, b, c & 31)),
+    OP3("shf.r.wrap.b32", u32, funnel_right(a, b, c & 31)),
     OP3("shf.l.clamp.b32", u32, funnel_left(a, b, c < 32 ? c : 32)),
     OP3("shf.r.clamp.b32", u32, funnel_right(a, b, c < 32 ? c : 32)),
-    OP2("and.b16", u16, a & b), OP2("or.b16", u16, a | b), OP2("xor.b16", u16, a ^ b), OP1("not.b16", u16, u16, ~a),
-    OP2("and.b32", u32, a & b), OP2("or.b32", u32, a | b), OP2("xor.b32", u32, a ^ b), OP1("not.b32", u32, u32, ~a),
-    OP2("and.b64", u64, a & b), OP2("or.b64", u64, a | b), OP2("xor.b64", u64, a ^ b), OP1("not.b64", u64, u64, ~a),
-    OP1("cnot.b16", u16, u16, a == 0), OP1("cnot.b32", u32, u32, a == 0), OP1("cnot.b64", u64, u64, a == 0),
+    OP2("and.b16", u16, a &b),
+    OP2("or.b16", u16, a | b),
+    OP2("xor.b16", u16, a ^ b),
+    OP1("not.b16", u16, u16, ~a),
+    OP2("and.b32", u32, a &b),
+    OP2("or.b32", u32, a | b),
+    OP2("xor.b32", u32, a ^ b),
+    OP1("not.b32", u32, u32, ~a),
+    OP2("and.b64", u64, a &b),
+    OP2("or.b64", u64, a | b),
+    OP2("xor.b64", u64, a ^ b),
+    OP1("not.b64", u64, u64, ~a),
+    OP1("cnot.b16", u16, u16, a == 0),
+    OP1("cnot.b32", u32, u32, a == 0),
+    OP1("cnot.b64", u64, u64, a == 0),
     OP("and.pred", predicates(w, i, m, [](u32 a, u32 b) { return a & b; })),
     OP("or.pred", predicates(w, i, m, [](u32 a, u32 b) { return a | b; })),
     OP("xor.pred", predicates(w, i, m, [](u32 a, u32 b) { return a ^ b; })),
     OP("not.pred", predicates(w, i, m, [](u32 a, u32) { return ~a; })),
     OP("mov.pred", predicates(w, i, m, [](u32 a, u32) { return a; })),
     OP2X("shl.b16", u16, u16, u32, b < 16 ? static_cast<u32>(a) << b : 0),
-    OP2X("shl.b32", u32, u32, u32, b < 32 ? a << b : 0), OP2X("shl.b64", u64, u64, u32, b < 64 ? a << b : 0),
-    OP2X("shr.u16", u16, u16, u32, b < 16 ? a >> b : 0), OP2X("shr.s16", s16, s16, u32, a >> (b < 15 ? b : 15)),
-    OP2X("shr.u32", u32, u32, u32, b < 32 ? a >> b : 0), OP2X("shr.s32", s32, s32, u32, a >> (b < 31 ? b : 31)),
-    OP2X("shr.u64", u64, u64, u32, b < 64 ? a >> b : 0), OP2X("shr.s64", s64, s64, u32, a >> (b < 63 ? b : 63)),
-    OP("selp.b16", select<u16>(w, i, m)), OP("selp.b32", select<u32>(w, i, m)), OP("selp.b64", select<u64>(w, i, m)),
-    OP("slct.b16.s32", select_sign<u16>(w, i, m)), OP("slct.b32.s32", select_sign<u32>(w, i, m)),
-    OP("slct.b64.s32", select_sign<u64>(w, i, m)), OP("slct.b16.f32", select_sign_float<u16>(w, i, m)),
-    OP("slct.b32.f32", select_sign_float<u32>(w, i, m)), OP("slct.b64.f32", select_sign_float<u64>(w, i, m)),
-    OP1("mov.b16", u16, u16, a), OP1("mov.b32", u32, u32, a), OP1("mov.b64", u64, u64, a),
-    OP("pack.b32.2", (pack<u32, u16>(w, i, m))), OP("pack.b64.2", (pack<u64, u32>(w, i, m))),
-    OP("pack.b64.4", (pack<u64, u16>(w, i, m))), OP("unpack.b32.2", (unpack<u32, u16>(w, i, m))),
-    OP("unpack.b64.2", (unpack<u64, u32>(w, i, m))), OP("unpack.b64.4", (unpack<u64, u16>(w, i, m))),
-    OP("clock.b32", clock32(w, i, m)), OP("clock.b64", clock64(w, i, m)),
+    OP2X("shl.b32", u32, u32, u32, b < 32 ? a << b : 0),
+    OP2X("shl.b64", u64, u64, u32, b < 64 ? a << b : 0),
+    OP2X("shr.u16", u16, u16, u32, b < 16 ? a >> b : 0),
+    OP2X("shr.s16", s16, s16, u32, a >> (b < 15 ? b : 15)),
+    OP2X("shr.u32", u32, u32, u32, b < 32 ? a >> b : 0),
+    OP2X("shr.s32", s32, s32, u32, a >> (b < 31 ? b : 31)),
+    OP2X("shr.u64", u64, u64, u32, b < 64 ? a >> b : 0),
+    OP2X("shr.s64", s64, s64, u32, a >> (b < 63 ? b : 63)),
+    OP("selp.b16", select<u16>(w, i, m)),
+    OP("selp.b32", select<u32>(w, i, m)),
+    OP("selp.b64", select<u64>(w, i, m)),
+    OP("slct.b16.s32", select_sign<u16>(w, i, m)),
+    OP("slct.b32.s32", select_sign<u32>(w, i, m)),
+    OP("slct.b64.s32", select_sign<u64>(w, i, m)),
+    OP("slct.b16.f32", select_sign_float<u16>(w, i, m)),
+    OP("slct.b32.f32", select_sign_float<u32>(w, i, m)),
+    OP("slct.b64.f32", select_sign_float<u64>(w, i, m)),
+    OP1("mov.b16", u16, u16, a),
+    OP1("mov.b32", u32, u32, a),
+    OP1("mov.b64", u64, u64, a),
+    OP("pack.b32.2", (pack<u32, u16>(w, i, m))),
+    OP("pack.b64.2", (pack<u64, u32>(w, i, m))),
+    OP("pack.b64.4", (pack<u64, u16>(w, i, m))),
+    OP("unpack.b32.2", (unpack<u32, u16>(w, i, m))),
+    OP("unpack.b64.2", (unpack<u64, u32>(w, i, m))),
+    OP("unpack.b64.4", (unpack<u64, u16>(w, i, m))),
+    OP("clock.b32", clock32(w, i, m)),
+    OP("clock.b64", clock64(w, i, m)),
     OP3X("dp4a.s32.s32", s32, u32, u32, u32, dot4(true, true, a, b, c)),
     OP3X("dp4a.u32.u32", s32, u32, u32, u32, dot4(false, false, a, b, c)),
     OP3X("dp4a.s32.u32", s32, u32, u32, u32, dot4(true, false, a, b, c)),

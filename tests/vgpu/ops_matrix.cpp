@@ -2,8 +2,10 @@
  * order of k, each with one rounding: what tensor cores do in spirit, not in the last bits. */
 #include "shared_bytes.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 using Row = __m128i;
 
@@ -56,7 +58,8 @@ template <bool Trans> void load_matrix(Warp &w, const Instr &i, u32)
         if (Trans) transpose(rows[k]);
     }
     /* A lane's fragment is two neighbours of row lane / 4: together they are the matrix, row after row. */
-    for (int k = 0; k < i.n; ++k) memcpy(w.r + i.r[k], rows[k], sizeof rows[k]);
+    for (int k = 0; k < i.n; ++k)
+        memcpy(w.r + i.r[k], rows[k], sizeof rows[k]);
 }
 
 /* d[16][8] += a[16][K] * b[K][8]; columns of b and d in the order 0 2 4 6 1 3 5 7, as the fragments hold them. */
@@ -83,13 +86,15 @@ template <int K> inline void multiply(const float (*a)[K], const float (*b)[8], 
 inline void take_sums(Warp &w, const s32 *r, float (*d)[8])
 {
     for (int g = 0; g < 8; ++g)
-        for (int k = 0; k < 4; ++k) memcpy(&d[g + (k & 2) * 4][(k & 1) * 4], reg<float>(w, r[k]) + 4 * g, 16);
+        for (int k = 0; k < 4; ++k)
+            memcpy(&d[g + (k & 2) * 4][(k & 1) * 4], reg<float>(w, r[k]) + 4 * g, 16);
 }
 
 inline void give_sums(Warp &w, const s32 *r, float (*d)[8])
 {
     for (int g = 0; g < 8; ++g)
-        for (int k = 0; k < 4; ++k) memcpy(reg<float>(w, r[k]) + 4 * g, &d[g + (k & 2) * 4][(k & 1) * 4], 16);
+        for (int k = 0; k < 4; ++k)
+            memcpy(reg<float>(w, r[k]) + 4 * g, &d[g + (k & 2) * 4][(k & 1) * 4], 16);
 }
 
 inline int column_slot(int n)
@@ -104,20 +109,24 @@ template <float (*Wide)(u16), int K> void mma_half(Warp &w, const Instr &i, u32)
     alignas(32) float a[16][K], b[K][8], d[16][8], column[8][K];
     for (int j = 0; j < na; ++j) {
         const u16 *from = reg<u16>(w, i.r[4 + j]);
-        for (int g = 0; g < 8; ++g) EACH_K8 a[g + 8 * (j & 1)][8 * (j >> 1) + k] = Wide(from[8 * g + k]);
+        for (int g = 0; g < 8; ++g)
+            EACH_K8 a[g + 8 * (j & 1)][8 * (j >> 1) + k] = Wide(from[8 * g + k]);
     }
     for (int j = 0; j < nb; ++j) {
         const u16 *from = reg<u16>(w, i.r[4 + na + j]);
-        for (int g = 0; g < 8; ++g) EACH_K8 column[column_slot(g)][8 * j + k] = Wide(from[8 * g + k]);
+        for (int g = 0; g < 8; ++g)
+            EACH_K8 column[column_slot(g)][8 * j + k] = Wide(from[8 * g + k]);
     }
     for (int k = 0; k < K; ++k)
-        for (int n = 0; n < 8; ++n) b[k][n] = column[n][k];
+        for (int n = 0; n < 8; ++n)
+            b[k][n] = column[n][k];
     take_sums(w, i.r + 4 + na + nb, d);
     multiply<K>(a, b, d);
     give_sums(w, i.r, d);
 }
 
-/* tf32 m16n8k8: register j of a holds row lane / 4 + 8 (j & 1), k lane % 4 + 4 (j >> 1). The low 13 bits are ignored. */
+/* tf32 m16n8k8: register j of a holds row lane / 4 + 8 (j & 1), k lane % 4 + 4 (j >> 1). The low 13 bits are ignored.
+ */
 void mma_tf32(Warp &w, const Instr &i, u32)
 {
     alignas(32) float a[16][8], b[8][8], d[16][8];
@@ -134,7 +143,8 @@ void mma_tf32(Warp &w, const Instr &i, u32)
 
 } // namespace
 
-namespace VGPU_ISA {
+namespace VGPU_ISA
+{
 extern const OpEntry matrix_ops[];
 const OpEntry matrix_ops[] = {
     {"ldmatrix", load_matrix<false>},

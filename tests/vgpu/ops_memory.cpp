@@ -1,8 +1,10 @@
 /* Loads and stores in every space. All checks are here: bounds, alignment, memory never written. */
 #include "shared_bytes.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 /* Addresses of all lanes; those of idle lanes are the first active lane's, so that loops need no mask. */
 inline void addresses(Warp &w, s32 r, u8 width, s64 offset, u32 m, u64 *a)
@@ -56,7 +58,8 @@ inline const Range *common_range(Warp &w, const Instr &i, u32 m, const u64 *a, u
     if (begin >= range.begin && end <= range.end) return &range;
     Range found;
     for (int l = 0; l < LANES; ++l)
-        if ((m >> l & 1) && (!warp_find_range(w, a[l], &found) || a[l] + n > found.end)) warp_bad_address(w, i, l, a[l], n, verb);
+        if ((m >> l & 1) && (!warp_find_range(w, a[l], &found) || a[l] + n > found.end))
+            warp_bad_address(w, i, l, a[l], n, verb);
     if (begin < found.begin || end > found.end) return nullptr;
     range = found;
     return &range;
@@ -66,9 +69,12 @@ inline const Range *common_range(Warp &w, const Instr &i, u32 m, const u64 *a, u
 template <class M> inline void set_lane(Warp &w, s32 r, u8 width, int l, M v)
 {
     if (r == NO_REGISTER) return;
-    if (width == 8) reg<u64>(w, r)[l] = static_cast<u64>(static_cast<s64>(v));
-    else if (width == 4) reg<u32>(w, r)[l] = static_cast<u32>(v);
-    else reg<u16>(w, r)[l] = static_cast<u16>(v);
+    if (width == 8)
+        reg<u64>(w, r)[l] = static_cast<u64>(static_cast<s64>(v));
+    else if (width == 4)
+        reg<u32>(w, r)[l] = static_cast<u32>(v);
+    else
+        reg<u16>(w, r)[l] = static_cast<u16>(v);
 }
 
 template <class M> inline M get_lane(Warp &w, s32 r, u8 width, int l)
@@ -95,27 +101,36 @@ template <class M, int N> inline void load_run(Warp &w, const Instr &i, const u8
 {
     for (int k = 0; k < N; ++k) {
         if (i.r[k] == NO_REGISTER) continue;
-        if (i.width[k] == sizeof(M) && N == 1) memcpy(w.r + i.r[k], p, sizeof(M) * LANES);
-        else if (i.width[k] == 8) take_strided<typename std::conditional<(M(-1) < M(0)), s64, u64>::type, M, N>(w, i.r[k], p, k);
-        else if (i.width[k] == 4) take_strided<u32, M, N>(w, i.r[k], p, k);
-        else take_strided<u16, M, N>(w, i.r[k], p, k);
+        if (i.width[k] == sizeof(M) && N == 1)
+            memcpy(w.r + i.r[k], p, sizeof(M) * LANES);
+        else if (i.width[k] == 8)
+            take_strided<typename std::conditional<(M(-1) < M(0)), s64, u64>::type, M, N>(w, i.r[k], p, k);
+        else if (i.width[k] == 4)
+            take_strided<u32, M, N>(w, i.r[k], p, k);
+        else
+            take_strided<u16, M, N>(w, i.r[k], p, k);
     }
 }
 
 template <class M, int N> inline void store_run(Warp &w, const Instr &i, u8 *p)
 {
     for (int k = 0; k < N; ++k) {
-        if (i.width[1 + k] == sizeof(M) && N == 1) memcpy(p, w.r + i.r[1 + k], sizeof(M) * LANES);
-        else if (i.width[1 + k] == 8) give_strided<u64, M, N>(w, i.r[1 + k], p, k);
-        else if (i.width[1 + k] == 4) give_strided<u32, M, N>(w, i.r[1 + k], p, k);
-        else give_strided<u16, M, N>(w, i.r[1 + k], p, k);
+        if (i.width[1 + k] == sizeof(M) && N == 1)
+            memcpy(p, w.r + i.r[1 + k], sizeof(M) * LANES);
+        else if (i.width[1 + k] == 8)
+            give_strided<u64, M, N>(w, i.r[1 + k], p, k);
+        else if (i.width[1 + k] == 4)
+            give_strided<u32, M, N>(w, i.r[1 + k], p, k);
+        else
+            give_strided<u16, M, N>(w, i.r[1 + k], p, k);
     }
 }
 
 inline bool all_written(const u8 *state, size_t n)
 {
     u64 missing = 0;
-    for (size_t k = 0; k < n; k += 8) missing |= load<u64>(state + k) ^ repeated<u64>(BYTE_WRITTEN);
+    for (size_t k = 0; k < n; k += 8)
+        missing |= load<u64>(state + k) ^ repeated<u64>(BYTE_WRITTEN);
     return missing == 0;
 }
 
@@ -123,7 +138,8 @@ __attribute__((noinline, cold)) void unwritten(Warp &w, const Instr &i, int lane
 {
     for (u32 k = 0; k < n; ++k)
         if (state[k] != BYTE_WRITTEN)
-            warp_fault(w, i, lane, cudaErrorIllegalAddress, "reads %u bytes at 0x%llx: byte %u of them was never written", n,
+            warp_fault(w, i, lane, cudaErrorIllegalAddress,
+                       "reads %u bytes at 0x%llx: byte %u of them was never written", n,
                        static_cast<unsigned long long>(address), k);
 }
 
@@ -135,15 +151,18 @@ template <class M, int N> void load_global(Warp &w, const Instr &i, u32 m, const
         for (int l = 0; l < LANES; ++l) {
             if (!(m >> l & 1)) continue;
             u64 one[LANES];
-            for (u64 &x : one) x = a[l];
+            for (u64 &x : one)
+                x = a[l];
             load_global<M, N>(w, i, 1u << l, one);
         }
         return;
     }
     if (m == ALL_LANES && bytes * LANES % 8 == 0 && contiguous(a, bytes)) {
-        const u8 *state = range->to_state ? reinterpret_cast<const u8 *>(a[0] + static_cast<u64>(range->to_state)) : nullptr;
+        const u8 *state =
+            range->to_state ? reinterpret_cast<const u8 *>(a[0] + static_cast<u64>(range->to_state)) : nullptr;
         if (state && !all_written(state, bytes * LANES))
-            for (int l = 0; l < LANES; ++l) unwritten(w, i, l, a[l], state + static_cast<u32>(l) * bytes, bytes);
+            for (int l = 0; l < LANES; ++l)
+                unwritten(w, i, l, a[l], state + static_cast<u32>(l) * bytes, bytes);
         load_run<M, N>(w, i, reinterpret_cast<const u8 *>(a[0] + static_cast<u64>(range->to_data)));
         return;
     }
@@ -156,7 +175,8 @@ template <class M, int N> void load_global(Warp &w, const Instr &i, u32 m, const
     for (int l = 0; l < LANES; ++l) {
         if (!(m >> l & 1)) continue;
         const u8 *p = reinterpret_cast<const u8 *>(a[l] + static_cast<u64>(range->to_data));
-        for (int k = 0; k < N; ++k) set_lane<M>(w, i.r[k], i.width[k], l, load<M>(p + static_cast<size_t>(k) * sizeof(M)));
+        for (int k = 0; k < N; ++k)
+            set_lane<M>(w, i.r[k], i.width[k], l, load<M>(p + static_cast<size_t>(k) * sizeof(M)));
     }
 }
 
@@ -168,22 +188,26 @@ template <class M, int N> void store_global(Warp &w, const Instr &i, u32 m, cons
         for (int l = 0; l < LANES; ++l) {
             if (!(m >> l & 1)) continue;
             u64 one[LANES];
-            for (u64 &x : one) x = a[l];
+            for (u64 &x : one)
+                x = a[l];
             store_global<M, N>(w, i, 1u << l, one);
         }
         return;
     }
     if (m == ALL_LANES && contiguous(a, bytes)) {
         store_run<M, N>(w, i, reinterpret_cast<u8 *>(a[0] + static_cast<u64>(range->to_data)));
-        if (range->to_state) memset(reinterpret_cast<u8 *>(a[0] + static_cast<u64>(range->to_state)), BYTE_WRITTEN, bytes * LANES);
+        if (range->to_state)
+            memset(reinterpret_cast<u8 *>(a[0] + static_cast<u64>(range->to_state)), BYTE_WRITTEN, bytes * LANES);
         return;
     }
     using U = typename UintOf<bytes>::type;
     for (int l = 0; l < LANES; ++l) {
         if (!(m >> l & 1)) continue;
         u8 *p = reinterpret_cast<u8 *>(a[l] + static_cast<u64>(range->to_data));
-        for (int k = 0; k < N; ++k) store<M>(p + static_cast<size_t>(k) * sizeof(M), get_lane<M>(w, i.r[1 + k], i.width[1 + k], l));
-        if (range->to_state) store<U>(reinterpret_cast<u8 *>(a[l] + static_cast<u64>(range->to_state)), repeated<U>(BYTE_WRITTEN));
+        for (int k = 0; k < N; ++k)
+            store<M>(p + static_cast<size_t>(k) * sizeof(M), get_lane<M>(w, i.r[1 + k], i.width[1 + k], l));
+        if (range->to_state)
+            store<U>(reinterpret_cast<u8 *>(a[l] + static_cast<u64>(range->to_state)), repeated<U>(BYTE_WRITTEN));
     }
 }
 
@@ -225,9 +249,12 @@ template <class M, int N> void load_shared(Warp &w, const Instr &i, u32 m, const
     for (int k = 0; k < N; ++k) {
         const u8 *from = w.block->shared + static_cast<size_t>(k) * sizeof(M);
         if (i.r[k] == NO_REGISTER) continue;
-        if (i.width[k] == 8) gather<typename std::conditional<(M(-1) < M(0)), s64, u64>::type, M>(w, i.r[k], m, from, at);
-        else if (i.width[k] == 4) gather<u32, M>(w, i.r[k], m, from, at);
-        else gather<u16, M>(w, i.r[k], m, from, at);
+        if (i.width[k] == 8)
+            gather<typename std::conditional<(M(-1) < M(0)), s64, u64>::type, M>(w, i.r[k], m, from, at);
+        else if (i.width[k] == 4)
+            gather<u32, M>(w, i.r[k], m, from, at);
+        else
+            gather<u16, M>(w, i.r[k], m, from, at);
     }
 }
 
@@ -248,17 +275,21 @@ template <class M, int N> void store_shared(Warp &w, const Instr &i, u32 m, cons
         if (m >> l & 1) shared_write<U>(w, i, l, at[l]);
     for (int k = 0; k < N; ++k) {
         u8 *to = w.block->shared + static_cast<size_t>(k) * sizeof(M);
-        if (i.width[1 + k] == 8) scatter<u64, M>(w, i.r[1 + k], m, to, at);
-        else if (i.width[1 + k] == 4) scatter<u32, M>(w, i.r[1 + k], m, to, at);
-        else scatter<u16, M>(w, i.r[1 + k], m, to, at);
+        if (i.width[1 + k] == 8)
+            scatter<u64, M>(w, i.r[1 + k], m, to, at);
+        else if (i.width[1 + k] == 4)
+            scatter<u32, M>(w, i.r[1 + k], m, to, at);
+        else
+            scatter<u16, M>(w, i.r[1 + k], m, to, at);
     }
 }
 
 inline u32 local_offset(Warp &w, const Instr &i, int lane, u64 address, u32 n, const char *verb)
 {
     if (address >= w.local_bytes || w.local_bytes - address < n)
-        warp_fault(w, i, lane, cudaErrorIllegalAddress, "%s %u bytes at local 0x%llx: the thread has %u bytes of local memory",
-                   verb, n, static_cast<unsigned long long>(address), w.local_bytes);
+        warp_fault(w, i, lane, cudaErrorIllegalAddress,
+                   "%s %u bytes at local 0x%llx: the thread has %u bytes of local memory", verb, n,
+                   static_cast<unsigned long long>(address), w.local_bytes);
     if (address % n)
         warp_fault(w, i, lane, cudaErrorMisalignedAddress, "%s %u bytes at local %llu: not a multiple of %u", verb, n,
                    static_cast<unsigned long long>(address), n);
@@ -273,7 +304,8 @@ template <class M, int N> void load_local(Warp &w, const Instr &i, u32 m, const 
         if (!(m >> l & 1)) continue;
         size_t at = local_offset(w, i, l, a[l], bytes, "reads") + static_cast<size_t>(l) * w.local_bytes;
         if (load<U>(w.local_state + at) != repeated<U>(BYTE_WRITTEN))
-            warp_fault(w, i, l, cudaErrorIllegalAddress, "reads %u bytes at local %llu, which the thread has not written", bytes,
+            warp_fault(w, i, l, cudaErrorIllegalAddress,
+                       "reads %u bytes at local %llu, which the thread has not written", bytes,
                        static_cast<unsigned long long>(a[l]));
         for (int k = 0; k < N; ++k)
             set_lane<M>(w, i.r[k], i.width[k], l, load<M>(w.local + at + static_cast<size_t>(k) * sizeof(M)));
@@ -298,8 +330,8 @@ template <class M, int N> void load_param(Warp &w, const Instr &i, u32 m, const 
     for (int l = 0; l < LANES; ++l) {
         if (!(m >> l & 1)) continue;
         if (a[l] > w.block->param_bytes || w.block->param_bytes - a[l] < sizeof(M) * N)
-            warp_fault(w, i, l, cudaErrorIllegalAddress, "reads %zu bytes at parameter byte %llu: there are %u", sizeof(M) * N,
-                       static_cast<unsigned long long>(a[l]), w.block->param_bytes);
+            warp_fault(w, i, l, cudaErrorIllegalAddress, "reads %zu bytes at parameter byte %llu: there are %u",
+                       sizeof(M) * N, static_cast<unsigned long long>(a[l]), w.block->param_bytes);
         for (int k = 0; k < N; ++k)
             set_lane<M>(w, i.r[k], i.width[k], l, load<M>(w.block->params + a[l] + static_cast<size_t>(k) * sizeof(M)));
     }
@@ -311,10 +343,14 @@ template <class M, int N, Space S> void load_space(Warp &w, const Instr &i, u32 
 {
     u64 a[LANES];
     addresses(w, i.r[N], i.width[N], i.imm, m, a);
-    if constexpr (S == GLOBAL) load_global<M, N>(w, i, m, a);
-    else if constexpr (S == SHARED) load_shared<M, N>(w, i, m, a);
-    else if constexpr (S == LOCAL) load_local<M, N>(w, i, m, a);
-    else if constexpr (S == PARAM) load_param<M, N>(w, i, m, a);
+    if constexpr (S == GLOBAL)
+        load_global<M, N>(w, i, m, a);
+    else if constexpr (S == SHARED)
+        load_shared<M, N>(w, i, m, a);
+    else if constexpr (S == LOCAL)
+        load_local<M, N>(w, i, m, a);
+    else if constexpr (S == PARAM)
+        load_param<M, N>(w, i, m, a);
     else {
         u32 in[4] = {0, 0, 0, 0};
         for (int l = 0; l < LANES; ++l)
@@ -335,9 +371,12 @@ template <class M, int N, Space S> void store_space(Warp &w, const Instr &i, u32
 {
     u64 a[LANES];
     addresses(w, i.r[0], i.width[0], i.imm, m, a);
-    if constexpr (S == GLOBAL) store_global<M, N>(w, i, m, a);
-    else if constexpr (S == SHARED) store_shared<M, N>(w, i, m, a);
-    else if constexpr (S == LOCAL) store_local<M, N>(w, i, m, a);
+    if constexpr (S == GLOBAL)
+        store_global<M, N>(w, i, m, a);
+    else if constexpr (S == SHARED)
+        store_shared<M, N>(w, i, m, a);
+    else if constexpr (S == LOCAL)
+        store_local<M, N>(w, i, m, a);
     else {
         u32 in[3] = {0, 0, 0};
         for (int l = 0; l < LANES; ++l)
@@ -353,8 +392,14 @@ template <class M, int N, Space S> void store_space(Warp &w, const Instr &i, u32
     }
 }
 
-#define LOAD_N(space, S, M, t, N, n) {"ld." space "." t n, load_space<M, N, S>}
-#define STORE_N(space, S, M, t, N, n) {"st." space "." t n, store_space<M, N, S>}
+#define LOAD_N(space, S, M, t, N, n)                                                                                   \
+    {                                                                                                                  \
+        "ld." space "." t n, load_space<M, N, S>                                                                       \
+    }
+#define STORE_N(space, S, M, t, N, n)                                                                                  \
+    {                                                                                                                  \
+        "st." space "." t n, store_space<M, N, S>                                                                      \
+    }
 #define NARROW(X, space, S, M, t) X(space, S, M, t, 1, ""), X(space, S, M, t, 2, ".v2"), X(space, S, M, t, 4, ".v4")
 #define WIDE(X, space, S, M, t) X(space, S, M, t, 1, ""), X(space, S, M, t, 2, ".v2")
 #define LOADS(space, S)                                                                                                \
@@ -367,12 +412,13 @@ template <class M, int N, Space S> void store_space(Warp &w, const Instr &i, u32
 
 } // namespace
 
-namespace VGPU_ISA {
+namespace VGPU_ISA
+{
 extern const OpEntry memory_ops[];
 const OpEntry memory_ops[] = {
-    LOADS("global", GLOBAL), LOADS("shared", SHARED), LOADS("local", LOCAL), LOADS("param", PARAM), LOADS("generic", GENERIC),
-    STORES("global", GLOBAL), STORES("shared", SHARED), STORES("local", LOCAL), STORES("generic", GENERIC),
-    {nullptr, nullptr},
+    LOADS("global", GLOBAL),    LOADS("shared", SHARED),  LOADS("local", LOCAL),    LOADS("param", PARAM),
+    LOADS("generic", GENERIC),  STORES("global", GLOBAL), STORES("shared", SHARED), STORES("local", LOCAL),
+    STORES("generic", GENERIC), {nullptr, nullptr},
 };
 } // namespace VGPU_ISA
 } // namespace vgpu

@@ -1,9 +1,11 @@
-/* Lanes that talk to each other: shuffles, votes, matches, reductions. The executor has seen to it that all lanes of the
- * mask operand are here. */
+/* Lanes that talk to each other: shuffles, votes, matches, reductions. The executor has seen to it that all lanes of
+ * the mask operand are here. */
 #include "lanes.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 /* imm: 0 up, 1 down, 2 bfly, 3 idx. r: d, a, b, c, predicate of d. */
 void shuffle(Warp &w, const Instr &i, u32 m)
@@ -17,14 +19,23 @@ void shuffle(Warp &w, const Instr &i, u32 m)
         int from = lane;
         bool inside = false;
         switch (i.imm) {
-        case 0: from = lane - by, inside = from >= high; break;
-        case 1: from = lane + by, inside = from <= high; break;
-        case 2: from = lane ^ by, inside = from <= high; break;
-        default: from = low | (by & ~segment), inside = from <= high; break;
+        case 0:
+            from = lane - by, inside = from >= high;
+            break;
+        case 1:
+            from = lane + by, inside = from <= high;
+            break;
+        case 2:
+            from = lane ^ by, inside = from <= high;
+            break;
+        default:
+            from = low | (by & ~segment), inside = from <= high;
+            break;
         }
         if (!inside) from = lane;
         if (!(m >> from & 1))
-            warp_fault(w, i, lane, cudaErrorLaunchFailure, "shfl reads lane %d, which takes no part (lanes 0x%08x do)", from, m);
+            warp_fault(w, i, lane, cudaErrorLaunchFailure, "shfl reads lane %d, which takes no part (lanes 0x%08x do)",
+                       from, m);
         d[lane] = a[from];
         in_range |= static_cast<u32>(inside) << lane;
     }
@@ -40,9 +51,15 @@ void vote(Warp &w, const Instr &i, u32 m)
     p &= m;
     u32 yes = 0;
     switch (i.imm & 15) {
-    case 0: yes = p == m ? ALL_LANES : 0; break;
-    case 1: yes = p != 0 ? ALL_LANES : 0; break;
-    case 2: yes = p == m || p == 0 ? ALL_LANES : 0; break;
+    case 0:
+        yes = p == m ? ALL_LANES : 0;
+        break;
+    case 1:
+        yes = p != 0 ? ALL_LANES : 0;
+        break;
+    case 2:
+        yes = p == m || p == 0 ? ALL_LANES : 0;
+        break;
     default: {
         u32 d[LANES];
         EACH_LANE d[l] = p;
@@ -59,7 +76,8 @@ template <class T> void match_any(Warp &w, const Instr &i, u32 m)
     u32 d[LANES];
     for (int lane = 0; lane < LANES; ++lane) {
         u32 same = 0;
-        for (int other = 0; other < LANES; ++other) same |= static_cast<u32>(a[other] == a[lane]) << other;
+        for (int other = 0; other < LANES; ++other)
+            same |= static_cast<u32>(a[other] == a[lane]) << other;
         d[lane] = same & m;
     }
     write_lanes(reg<u32>(w, i.r[0]), d, m);
@@ -69,7 +87,8 @@ template <class T> void match_all(Warp &w, const Instr &i, u32 m)
 {
     const T *a = reg<T>(w, i.r[1]);
     bool same = true;
-    for (int lane = 0; lane < LANES; ++lane) same = same && (!(m >> lane & 1) || a[lane] == a[__builtin_ctz(m)]);
+    for (int lane = 0; lane < LANES; ++lane)
+        same = same && (!(m >> lane & 1) || a[lane] == a[__builtin_ctz(m)]);
     u32 d[LANES];
     EACH_LANE d[l] = same ? m : 0;
     write_lanes(reg<u32>(w, i.r[0]), d, m);
@@ -83,7 +102,8 @@ template <class T, class F> inline void reduce(Warp &w, const Instr &i, u32 m, F
     for (int l = __builtin_ctz(m) + 1; l < LANES; ++l)
         if (m >> l & 1) x = f(x, a[l]);
     T d[LANES];
-    for (T &y : d) y = x;
+    for (T &y : d)
+        y = x;
     write_lanes(reg<T>(w, i.r[0]), d, m);
 }
 
@@ -106,12 +126,19 @@ const OpEntry warp_ops[] = {
     {"match.any.b64", match_any<u64>},
     {"match.all.b32", match_all<u32>},
     {"match.all.b64", match_all<u64>},
-    REDUX("add.u32", u32, a + b), REDUX("add.s32", u32, a + b), REDUX("min.u32", u32, a < b ? a : b),
-    REDUX("max.u32", u32, a > b ? a : b), REDUX("min.s32", s32, a < b ? a : b), REDUX("max.s32", s32, a > b ? a : b),
-    REDUX("and.b32", u32, a & b), REDUX("or.b32", u32, a | b), REDUX("xor.b32", u32, a ^ b),
+    REDUX("add.u32", u32, a + b),
+    REDUX("add.s32", u32, a + b),
+    REDUX("min.u32", u32, a < b ? a : b),
+    REDUX("max.u32", u32, a > b ? a : b),
+    REDUX("min.s32", s32, a < b ? a : b),
+    REDUX("max.s32", s32, a > b ? a : b),
+    REDUX("and.b32", u32, a &b),
+    REDUX("or.b32", u32, a | b),
+    REDUX("xor.b32", u32, a ^ b),
     {"activemask", active_mask},
     {"nothing", [](Warp &, const Instr &, u32) {}},
-    {"trap", [](Warp &w, const Instr &i, u32 m) { warp_fault(w, i, __builtin_ctz(m), cudaErrorLaunchFailure, "trap"); }},
+    {"trap",
+     [](Warp &w, const Instr &i, u32 m) { warp_fault(w, i, __builtin_ctz(m), cudaErrorLaunchFailure, "trap"); }},
     {"vprintf", warp_print},
     {nullptr, nullptr},
 };

@@ -6,8 +6,10 @@
 #include "launch.h"
 #include "memory.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 u64 local_word(Warp &w, int lane, s64 at)
 {
@@ -54,9 +56,11 @@ std::string formatted(Warp &w, int lane, const std::string &format, s64 at)
         size_t end = format.find_first_of("diouxXcsfFeEgGaAp", k + 1);
         if (end == std::string::npos) break;
         std::string spec = format.substr(k, end - k + 1);
-        for (size_t star; (star = spec.find('*')) != std::string::npos;) spec.replace(star, 1, std::to_string(static_cast<s32>(fetch(4))));
+        for (size_t star; (star = spec.find('*')) != std::string::npos;)
+            spec.replace(star, 1, std::to_string(static_cast<s32>(fetch(4))));
         char kind = format[end];
-        bool wide = spec.find("ll") != std::string::npos || spec.find('l') != std::string::npos || spec.find('z') != std::string::npos || spec.find('j') != std::string::npos;
+        bool wide = spec.find("ll") != std::string::npos || spec.find('l') != std::string::npos ||
+                    spec.find('z') != std::string::npos || spec.find('j') != std::string::npos;
         if (strchr("fFeEgGaA", kind)) {
             u64 bits = fetch(8);
             double v;
@@ -72,8 +76,10 @@ std::string formatted(Warp &w, int lane, const std::string &format, s64 at)
             out += fault_format("0x%llx", static_cast<unsigned long long>(fetch(8)));
         } else {
             char text[512];
-            if (wide) snprintf(text, sizeof text, spec.c_str(), static_cast<long long>(fetch(8)));
-            else snprintf(text, sizeof text, spec.c_str(), static_cast<int>(fetch(4)));
+            if (wide)
+                snprintf(text, sizeof text, spec.c_str(), static_cast<long long>(fetch(8)));
+            else
+                snprintf(text, sizeof text, spec.c_str(), static_cast<int>(fetch(4)));
 #pragma GCC diagnostic pop
             out += text;
         }

@@ -4,7 +4,8 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace vgpu {
+namespace vgpu
+{
 
 std::string ptx_trim(const std::string &s)
 {
@@ -35,15 +36,16 @@ std::vector<std::string> ptx_split(const std::string &s)
 unsigned ptx_type_bytes(const std::string &type)
 {
     static const std::map<std::string, unsigned> bytes = {
-        {"b8", 1}, {"u8", 1}, {"s8", 1}, {"b16", 2}, {"u16", 2}, {"s16", 2}, {"f16", 2}, {"bf16", 2},
-        {"b32", 4}, {"u32", 4}, {"s32", 4}, {"f32", 4}, {"f16x2", 4}, {"bf16x2", 4}, {"tf32", 4},
-        {"b64", 8}, {"u64", 8}, {"s64", 8}, {"f64", 8}, {"b128", 16},
+        {"b8", 1},   {"u8", 1},  {"s8", 1},  {"b16", 2}, {"u16", 2}, {"s16", 2},   {"f16", 2},
+        {"bf16", 2}, {"b32", 4}, {"u32", 4}, {"s32", 4}, {"f32", 4}, {"f16x2", 4}, {"bf16x2", 4},
+        {"tf32", 4}, {"b64", 8}, {"u64", 8}, {"s64", 8}, {"f64", 8}, {"b128", 16},
     };
     auto it = bytes.find(type);
     return it == bytes.end() ? 0 : it->second;
 }
 
-namespace {
+namespace
+{
 
 /* Comments become blanks; lines stay where they are. */
 std::string without_comments(const std::string &text)
@@ -54,7 +56,8 @@ std::string without_comments(const std::string &text)
             i = out.find('"', i + 1);
             if (i == std::string::npos) break;
         } else if (out[i] == '/' && out[i + 1] == '/') {
-            while (i < out.size() && out[i] != '\n') out[i++] = ' ';
+            while (i < out.size() && out[i] != '\n')
+                out[i++] = ' ';
         } else if (out[i] == '/' && out[i + 1] == '*') {
             size_t end = out.find("*/", i);
             if (end == std::string::npos) end = out.size();
@@ -83,12 +86,14 @@ std::vector<std::string> words(const std::string &s)
 uint64_t number(const std::string &s, unsigned line)
 {
     char *end;
-    uint64_t v = s.size() && s[0] == '-' ? static_cast<uint64_t>(strtoll(s.c_str(), &end, 0)) : strtoull(s.c_str(), &end, 0);
+    uint64_t v =
+        s.size() && s[0] == '-' ? static_cast<uint64_t>(strtoll(s.c_str(), &end, 0)) : strtoull(s.c_str(), &end, 0);
     if (s.empty() || (*end && strcmp(end, "U"))) throw PtxError(line, "not a number: '" + s + "'");
     return v;
 }
 
-/* Element of an initialiser list: a number, 0fXXXXXXXX, 0dXXXXXXXXXXXXXXXX, a symbol, generic(symbol), symbol+offset. */
+/* Element of an initialiser list: a number, 0fXXXXXXXX, 0dXXXXXXXXXXXXXXXX, a symbol, generic(symbol), symbol+offset.
+ */
 void put_element(PtxVariable &v, uint64_t at, unsigned bytes, std::string element, unsigned line)
 {
     uint64_t value = 0;
@@ -106,9 +111,12 @@ void put_element(PtxVariable &v, uint64_t at, unsigned bytes, std::string elemen
     memcpy(v.initial.data() + at, &value, bytes > 8 ? 8 : bytes);
 }
 
-class Parser {
+class Parser
+{
   public:
-    explicit Parser(const std::string &text) : text_(without_comments(text)) {}
+    explicit Parser(const std::string &text) : text_(without_comments(text))
+    {
+    }
 
     PtxModule parse()
     {
@@ -133,9 +141,9 @@ class Parser {
 
   private:
     std::string text_;
-    size_t      at_ = 0;
-    unsigned    line_ = 1, ids_ = 0;
-    PtxModule   module_;
+    size_t at_ = 0;
+    unsigned line_ = 1, ids_ = 0;
+    PtxModule module_;
 
     bool starts(const char *word) const
     {
@@ -198,7 +206,8 @@ class Parser {
         }
         std::string text = until(";");
         ++at_;
-        for (PtxVariable &v : ptx_parse_variables(text, line)) module_.variables.push_back(std::move(v));
+        for (PtxVariable &v : ptx_parse_variables(text, line))
+            module_.variables.push_back(std::move(v));
     }
     void function(bool is_entry, unsigned line)
     {
@@ -223,7 +232,8 @@ class Parser {
         size_t limit = rest.find(".maxntid");
         if (limit != std::string::npos) {
             f.max_threads = 1;
-            for (const std::string &n : ptx_split(rest.substr(limit + 8, rest.find_first_of(".\n", limit + 1) - limit - 8)))
+            for (const std::string &n :
+                 ptx_split(rest.substr(limit + 8, rest.find_first_of(".\n", limit + 1) - limit - 8)))
                 f.max_threads *= static_cast<unsigned>(atoi(n.c_str()));
         }
         if (text_[at_] == '{') {
@@ -241,7 +251,8 @@ class Parser {
         std::vector<PtxVariable> out;
         for (const std::string &one : ptx_split(text)) {
             if (one.empty()) continue;
-            for (PtxVariable &v : ptx_parse_variables(one, line)) out.push_back(std::move(v));
+            for (PtxVariable &v : ptx_parse_variables(one, line))
+                out.push_back(std::move(v));
         }
         return out;
     }
@@ -277,7 +288,8 @@ class Parser {
             size_t end = text_.find_first_of(";:", at_);
             if (end == std::string::npos) throw PtxError(line_, "a statement does not end");
             std::string text = ptx_trim(text_.substr(at_, end - at_));
-            if (text_[end] == ':' && text.find_first_of(" \t\n,[") == std::string::npos && text_.compare(end, 2, "::") != 0) {
+            if (text_[end] == ':' && text.find_first_of(" \t\n,[") == std::string::npos &&
+                text_.compare(end, 2, "::") != 0) {
                 to(end + 1);
                 add(PtxStatement::LABEL, text);
                 continue;
@@ -345,8 +357,10 @@ std::vector<PtxVariable> ptx_parse_variables(const std::string &declaration, uns
         v.name = ptx_trim(one.substr(0, bracket));
         for (; bracket != std::string::npos; bracket = one.find('[', bracket + 1)) {
             std::string n = ptx_trim(one.substr(bracket + 1, one.find(']', bracket) - bracket - 1));
-            if (n.empty()) v.unsized = true, v.n_bytes = 0;
-            else v.n_bytes *= number(n, line);
+            if (n.empty())
+                v.unsized = true, v.n_bytes = 0;
+            else
+                v.n_bytes *= number(n, line);
         }
         if (v.name.empty()) throw PtxError(line, "a variable without a name: '" + ptx_trim(declaration) + "'");
         if (!initial.empty()) {

@@ -5,8 +5,10 @@
 #include <cstring>
 #include <sched.h>
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 uint64_t number(const char *name, uint64_t otherwise)
 {
@@ -15,10 +17,17 @@ uint64_t number(const char *name, uint64_t otherwise)
     char *end;
     uint64_t v = strtoull(s, &end, 0);
     switch (*end) {
-    case 'K': v <<= 10, ++end; break;
-    case 'M': v <<= 20, ++end; break;
-    case 'G': v <<= 30, ++end; break;
-    default: break;
+    case 'K':
+        v <<= 10, ++end;
+        break;
+    case 'M':
+        v <<= 20, ++end;
+        break;
+    case 'G':
+        v <<= 30, ++end;
+        break;
+    default:
+        break;
     }
     if (*end) {
         fprintf(stderr, "vgpu: %s: got '%s', want a number\n", name, s);

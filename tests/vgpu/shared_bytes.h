@@ -6,8 +6,10 @@
 
 #include "lanes.h"
 
-namespace vgpu {
-namespace {
+namespace vgpu
+{
+namespace
+{
 
 template <int N> struct UintOf;
 template <> struct UintOf<1> {
@@ -41,8 +43,10 @@ template <class U> inline void store(u8 *p, U x)
 /* Every byte of the result is b. */
 template <class U> inline U repeated(u8 b)
 {
-    if constexpr (sizeof(U) == 16) return static_cast<U>(0x0101010101010101ull * b) << 64 | 0x0101010101010101ull * b;
-    else return static_cast<U>(static_cast<U>(0x0101010101010101ull) * b);
+    if constexpr (sizeof(U) == 16)
+        return static_cast<U>(0x0101010101010101ull * b) << 64 | 0x0101010101010101ull * b;
+    else
+        return static_cast<U>(static_cast<U>(0x0101010101010101ull) * b);
 }
 
 __attribute__((noinline, cold, unused)) void shared_read_fault(Warp &w, const Instr &i, int lane, u32 at, u32 n)
@@ -52,7 +56,8 @@ __attribute__((noinline, cold, unused)) void shared_read_fault(Warp &w, const In
     for (u32 k = at; k < at + n; ++k) {
         if (b.state[k] == BYTE_PENDING)
             warp_fault(w, i, lane, cudaErrorIllegalAddress,
-                       "reads shared byte %u before the cp.async that fills it was waited for (cp.async.wait_group)", k);
+                       "reads shared byte %u before the cp.async that fills it was waited for (cp.async.wait_group)",
+                       k);
         if (b.state[k] == BYTE_GAP)
             warp_fault(w, i, lane, cudaErrorIllegalAddress,
                        "reads %u bytes at shared %u, past the end of a shared variable", n, at);
@@ -68,7 +73,8 @@ __attribute__((noinline, cold, unused)) void shared_read_fault(Warp &w, const In
     }
 }
 
-__attribute__((noinline, cold, unused)) void shared_write_fault(Warp &w, const Instr &i, int lane, u32 at, u32 n, bool atomic)
+__attribute__((noinline, cold, unused)) void shared_write_fault(Warp &w, const Instr &i, int lane, u32 at, u32 n,
+                                                                bool atomic)
 {
     Block &b = *w.block;
     u8 me = static_cast<u8>(w.index + 1);
@@ -125,7 +131,8 @@ template <class U> inline void shared_write(Warp &w, const Instr &i, int lane, u
     if (b.races) {
         U me = repeated<U>(static_cast<u8>(w.index + 1));
         U writer = load<U>(b.writer + at), reader = load<U>(b.reader + at);
-        if ((writer != 0 && writer != me) || (reader != 0 && reader != me)) shared_write_fault(w, i, lane, at, sizeof(U), false);
+        if ((writer != 0 && writer != me) || (reader != 0 && reader != me))
+            shared_write_fault(w, i, lane, at, sizeof(U), false);
         store<U>(b.writer + at, me);
     }
     store<U>(b.state + at, repeated<U>(state));
@@ -144,8 +151,9 @@ template <class U> inline void shared_atomic(Warp &w, const Instr &i, int lane, 
 inline u32 shared_offset(Warp &w, const Instr &i, int lane, u64 address, u32 n, const char *verb)
 {
     if (address >= w.block->shared_bytes || w.block->shared_bytes - address < n)
-        warp_fault(w, i, lane, cudaErrorIllegalAddress, "%s %u bytes at shared 0x%llx: the block has %u bytes of shared memory",
-                   verb, n, static_cast<unsigned long long>(address), w.block->shared_bytes);
+        warp_fault(w, i, lane, cudaErrorIllegalAddress,
+                   "%s %u bytes at shared 0x%llx: the block has %u bytes of shared memory", verb, n,
+                   static_cast<unsigned long long>(address), w.block->shared_bytes);
     if (address % n)
         warp_fault(w, i, lane, cudaErrorMisalignedAddress, "%s %u bytes at shared %llu: not a multiple of %u", verb, n,
                    static_cast<unsigned long long>(address), n);

@@ -1,5 +1,6 @@
 #include "stream.h"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
@@ -13,25 +14,27 @@
 #include "memory.h"
 #include "settings.h"
 
-namespace vgpu {
+namespace vgpu
+{
 
 using Clock = std::chrono::steady_clock;
 
 struct Stream {
-    int      device = 0, priority = 0;
+    int device = 0, priority = 0;
     unsigned flags = 0;
-    bool     legacy = false, busy = false, blocked = false; /* blocked: its task said AGAIN in this round */
-    uint64_t id = 0, put = 0, done = 0;                      /* tasks put and done */
-    int      n_external = 0;
+    bool legacy = false, busy = false, blocked = false; /* blocked: its task said AGAIN in this round */
+    uint64_t id = 0, put = 0, done = 0;                 /* tasks put and done */
+    int n_external = 0;
     std::deque<Task> tasks;
 };
 
-namespace {
+namespace
+{
 
 struct Event {
-    int      device;
+    int device;
     unsigned flags;
-    Mark     mark; /* stream NULL: never recorded */
+    Mark mark; /* stream NULL: never recorded */
     std::shared_ptr<Clock::time_point> time;
 };
 
@@ -78,13 +81,19 @@ StreamRef legacy_stream(Engine &e, int device)
     return s;
 }
 
+/* In the order of their creation, whatever their addresses are. */
 template <class F> void each_stream(Engine &e, F f)
 {
+    std::vector<StreamRef> all(e.draining);
     for (StreamRef &s : e.legacy)
-        if (s) f(s);
-    for (auto &[handle, s] : e.streams) f(s);
-    for (auto &[key, s] : e.per_thread) f(s);
-    for (StreamRef &s : e.draining) f(s);
+        if (s) all.push_back(s);
+    for (auto &[handle, s] : e.streams)
+        all.push_back(s);
+    for (auto &[key, s] : e.per_thread)
+        all.push_back(s);
+    std::sort(all.begin(), all.end(), [](const StreamRef &a, const StreamRef &b) { return a->id < b->id; });
+    for (StreamRef &s : all)
+        f(s);
 }
 
 /* A stream whose first task can run and must, for s to go on. */
@@ -251,7 +260,8 @@ cudaError_t stream_destroy(cudaStream_t handle)
     std::lock_guard<std::mutex> guard(e.lock);
     auto it = e.streams.find(handle);
     if (it == e.streams.end()) {
-        fault_report(-1, cudaSuccess, fault_format("cudaStreamDestroy(%p): not a live stream", static_cast<void *>(handle)));
+        fault_report(-1, cudaSuccess,
+                     fault_format("cudaStreamDestroy(%p): not a live stream", static_cast<void *>(handle)));
         return cudaErrorInvalidResourceHandle;
     }
     if (!it->second->tasks.empty()) e.draining.push_back(it->second);
@@ -354,8 +364,10 @@ cudaError_t stream_poll(const Mark &mark)
     std::unique_lock<std::mutex> guard(e.lock);
     if (mark.stream->done < mark.seq) {
         StreamRef next = needed(mark.stream);
-        if (next) run_first(e, guard, next);
-        else run_external(e, guard);
+        if (next)
+            run_first(e, guard, next);
+        else
+            run_external(e, guard);
         unblock(e);
     }
     cudaError_t sticky = device_sticky(mark.stream->device);
@@ -372,8 +384,10 @@ cudaError_t stream_wait_device(int device)
         if (s->device == device) all.push_back({s, s->put});
     });
     if (settings().seed)
-        for (size_t k = all.size(); k > 1; --k) std::swap(all[k - 1], all[draw(e, k)]);
-    for (const Mark &m : all) wait_mark(e, guard, m);
+        for (size_t k = all.size(); k > 1; --k)
+            std::swap(all[k - 1], all[draw(e, k)]);
+    for (const Mark &m : all)
+        wait_mark(e, guard, m);
     return device_sticky(device);
 }
 
@@ -415,15 +429,20 @@ cudaError_t event_record(cudaEvent_t handle, const StreamRef &s)
         event = event_of(e, handle);
         if (!event) return bad_event("cudaEventRecord", handle);
         if (event->device != s->device) {
-            fault_report(-1, cudaSuccess, fault_format("cudaEventRecord: event of device %d on a stream of device %d", event->device, s->device));
+            fault_report(
+                -1, cudaSuccess,
+                fault_format("cudaEventRecord: event of device %d on a stream of device %d", event->device, s->device));
             return cudaErrorInvalidResourceHandle;
         }
     }
-    Task task{"event", [time] {
+    Task task{"event",
+              [time] {
                   *time = Clock::now();
                   return VGPU_DONE;
               },
-              false, {}, true};
+              false,
+              {},
+              true};
     cudaError_t error = stream_put(s, std::move(task));
     if (error != cudaSuccess) return error;
     std::lock_guard<std::mutex> guard(e.lock);
@@ -463,7 +482,8 @@ cudaError_t event_elapsed(float *ms, cudaEvent_t from, cudaEvent_t to)
     std::shared_ptr<Event> a = event_of(e, from), b = event_of(e, to);
     if (!a) return bad_event("cudaEventElapsedTime", from);
     if (!b) return bad_event("cudaEventElapsedTime", to);
-    if (!a->mark.stream || !b->mark.stream || ((a->flags | b->flags) & cudaEventDisableTiming)) return cudaErrorInvalidResourceHandle;
+    if (!a->mark.stream || !b->mark.stream || ((a->flags | b->flags) & cudaEventDisableTiming))
+        return cudaErrorInvalidResourceHandle;
     if (a->mark.stream->done < a->mark.seq || b->mark.stream->done < b->mark.seq) return cudaErrorNotReady;
     *ms = std::chrono::duration<float, std::milli>(*b->time - *a->time).count();
     return cudaSuccess;
@@ -482,9 +502,11 @@ int stream_report_leaks()
 {
     Engine &e = engine();
     for (auto &[handle, s] : e.streams)
-        fprintf(stderr, "vgpu: leak: stream %llu of device %d never destroyed\n", static_cast<unsigned long long>(s->id), s->device);
+        fprintf(stderr, "vgpu: leak: stream %llu of device %d never destroyed\n",
+                static_cast<unsigned long long>(s->id), s->device);
     for (auto &[handle, event] : e.events)
-        fprintf(stderr, "vgpu: leak: event %p of device %d never destroyed\n", static_cast<void *>(handle), event->device);
+        fprintf(stderr, "vgpu: leak: event %p of device %d never destroyed\n", static_cast<void *>(handle),
+                event->device);
     return static_cast<int>(e.streams.size() + e.events.size());
 }
 
@@ -510,7 +532,8 @@ using namespace vgpu;
 
 extern "C" {
 
-cudaError_t vgpu_enqueue(cudaStream_t stream, const char *what, vgpu_work work, void *arg, void (*destroy)(void *arg), unsigned flags)
+cudaError_t vgpu_enqueue(cudaStream_t stream, const char *what, vgpu_work work, void *arg, void (*destroy)(void *arg),
+                         unsigned flags)
 {
     std::shared_ptr<void> owned(arg, [destroy](void *p) {
         if (destroy) destroy(p);

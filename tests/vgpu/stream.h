@@ -1,7 +1,7 @@
 /* Streams and events: queues of tasks that nobody runs until somebody has to know.
  *
- * A task runs when (1) all tasks before it on its stream are done, (2) all tasks of other streams that it depends on are
- * done, and (3) somebody waits: for it, for a task that depends on it, or for anything at all when it is external.
+ * A task runs when (1) all tasks before it on its stream are done, (2) all tasks of other streams that it depends on
+ * are done, and (3) somebody waits: for it, for a task that depends on it, or for anything at all when it is external.
  * With VGPU_SEED other runnable tasks are done in between as well, so that no order is relied on by chance. */
 #ifndef VGPU_STREAM_H
 #define VGPU_STREAM_H
@@ -11,7 +11,8 @@
 #include <vector>
 #include "vgpu.h"
 
-namespace vgpu {
+namespace vgpu
+{
 
 struct Stream;
 using StreamRef = std::shared_ptr<Stream>;
@@ -19,7 +20,7 @@ using StreamRef = std::shared_ptr<Stream>;
 /* A place in a stream: everything up to task number seq. */
 struct Mark {
     StreamRef stream;
-    uint64_t  seq = 0;
+    uint64_t seq = 0;
 };
 
 struct Task {
@@ -33,15 +34,15 @@ struct Task {
 /* Handles. stream_of also takes 0, cudaStreamLegacy and cudaStreamPerThread; NULL when it is not a stream. */
 cudaError_t stream_create(cudaStream_t *out, unsigned flags, int priority);
 cudaError_t stream_destroy(cudaStream_t handle);
-StreamRef   stream_of(cudaStream_t handle);
-int         stream_device(const StreamRef &s);
-unsigned    stream_flags(const StreamRef &s);
-int         stream_priority(const StreamRef &s);
-uint64_t    stream_id(const StreamRef &s);
+StreamRef stream_of(cudaStream_t handle);
+int stream_device(const StreamRef &s);
+unsigned stream_flags(const StreamRef &s);
+int stream_priority(const StreamRef &s);
+uint64_t stream_id(const StreamRef &s);
 
 /* Puts a task at the end. The legacy default stream waits for all blocking streams of its device, and they for it. */
 cudaError_t stream_put(const StreamRef &s, Task task);
-Mark        stream_end(const StreamRef &s);
+Mark stream_end(const StreamRef &s);
 
 /* Runs what is needed until the mark is reached; the sticky error of the stream's device. */
 cudaError_t stream_wait(const Mark &mark);

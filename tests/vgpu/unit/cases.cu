@@ -31,8 +31,10 @@ __global__ void __launch_bounds__(128) sum_kernel(const float *a, float *sum, in
 {
     __shared__ float part[4];
     float s = 0;
-    for (int i = threadIdx.x; i < n; i += blockDim.x) s += a[i];
-    for (int o = 16; o; o >>= 1) s += __shfl_xor_sync(~0u, s, o);
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        s += a[i];
+    for (int o = 16; o; o >>= 1)
+        s += __shfl_xor_sync(~0u, s, o);
     if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = s;
     __syncthreads();
     if (threadIdx.x == 0) *sum = part[0] + part[1] + part[2] + part[3];
@@ -87,7 +89,8 @@ static void expect(float got, float want, const char *what)
 static float *ones(int n, float v)
 {
     float *d, *h = (float *)malloc(sizeof(float) * (size_t)n);
-    for (int i = 0; i < n; i++) h[i] = v;
+    for (int i = 0; i < n; i++)
+        h[i] = v;
     CHECK(cudaMalloc(&d, sizeof(float) * (size_t)n));
     CHECK(cudaMemcpy(d, h, sizeof(float) * (size_t)n, cudaMemcpyHostToDevice));
     free(h);
@@ -109,7 +112,8 @@ static void vectors(void)
     add_kernel<<<(N + 255) / 256, 256>>>(a, b, c, bad ? N + 1 : N);
     sum_kernel<<<1, 128>>>(c, sum, N);
     CHECK(cudaMemcpy(h, c, sizeof h, cudaMemcpyDeviceToHost));
-    for (int i = 0; i < N; i++) expect(h[i], 3, "sum of vectors");
+    for (int i = 0; i < N; i++)
+        expect(h[i], 3, "sum of vectors");
     CHECK(cudaMemcpy(h, sum, sizeof(float), cudaMemcpyDeviceToHost));
     expect(h[0], 3 * N, "sum");
     CHECK(cudaFree(a));
@@ -137,8 +141,10 @@ static void symbols(void)
     CHECK(cudaGetSymbolSize(&bytes, scale));
     expect((float)bytes, 16, "size of a symbol");
     CHECK(cudaFree(d));
-    if (bad) assert_kernel<<<1, 1>>>(8);
-    else assert_kernel<<<1, 1>>>(7);
+    if (bad)
+        assert_kernel<<<1, 1>>>(8);
+    else
+        assert_kernel<<<1, 1>>>(7);
     WANT(bad ? cudaErrorAssert : cudaSuccess, cudaDeviceSynchronize());
 }
 
@@ -147,12 +153,15 @@ static void copies_2d(void)
     float h[3][8], back[3][4], *d;
     size_t pitch;
     for (int r = 0; r < 3; r++)
-        for (int c = 0; c < 8; c++) h[r][c] = (float)(10 * r + c);
+        for (int c = 0; c < 8; c++)
+            h[r][c] = (float)(10 * r + c);
     CHECK(cudaMallocPitch(&d, &pitch, 4 * sizeof(float), 3));
     CHECK(cudaMemcpy2D(d, pitch, &h[0][2], sizeof h[0], 4 * sizeof(float), 3, cudaMemcpyHostToDevice));
-    CHECK(cudaMemcpy2D(back, sizeof back[0], d, pitch, bad ? 5 * sizeof(float) : 4 * sizeof(float), bad ? 1 : 3, cudaMemcpyDeviceToHost));
+    CHECK(cudaMemcpy2D(back, sizeof back[0], d, pitch, bad ? 5 * sizeof(float) : 4 * sizeof(float), bad ? 1 : 3,
+                       cudaMemcpyDeviceToHost));
     for (int r = 0; r < 3; r++)
-        for (int c = 0; c < 4; c++) expect(back[r][c], (float)(10 * r + c + 2), "2D copy");
+        for (int c = 0; c < 4; c++)
+            expect(back[r][c], (float)(10 * r + c + 2), "2D copy");
     CHECK(cudaFree(d));
 }
 
@@ -256,14 +265,16 @@ static void leak_object(void)
 static void copy_past_end(void)
 {
     float *a = ones(N, 1), h[N + 1];
-    WANT(bad ? cudaErrorInvalidValue : cudaSuccess, cudaMemcpy(h, a, sizeof(float) * (size_t)(bad ? N + 1 : N), cudaMemcpyDeviceToHost));
+    WANT(bad ? cudaErrorInvalidValue : cudaSuccess,
+         cudaMemcpy(h, a, sizeof(float) * (size_t)(bad ? N + 1 : N), cudaMemcpyDeviceToHost));
     CHECK(cudaFree(a));
 }
 
 static void copy_direction(void)
 {
     float *a = ones(N, 1), h[N];
-    WANT(bad ? cudaErrorInvalidValue : cudaSuccess, cudaMemcpy(h, a, sizeof h, bad ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToHost));
+    WANT(bad ? cudaErrorInvalidValue : cudaSuccess,
+         cudaMemcpy(h, a, sizeof h, bad ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToHost));
     CHECK(cudaFree(a));
 }
 
@@ -315,7 +326,8 @@ static void shared_limit(void)
     if (!bad) CHECK(cudaFuncSetAttribute(dynamic_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 100000));
     dynamic_kernel<<<1, 256, 100000>>>(a);
     WANT(bad ? cudaErrorInvalidValue : cudaSuccess, cudaGetLastError());
-    WANT(cudaErrorInvalidValue, cudaFuncSetAttribute(dynamic_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 200000));
+    WANT(cudaErrorInvalidValue,
+         cudaFuncSetAttribute(dynamic_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 200000));
     cudaGetLastError();
     if (!bad) { /* allowed on device 0 only */
         CHECK(cudaSetDevice(1));
@@ -386,7 +398,8 @@ static void close_streams(void)
     CHECK(cudaEventDestroy(ready));
 }
 
-/* The producer's result is read by another stream. bad 1: nobody waits; 2: the event is recorded on the wrong stream; 3: before the work. */
+/* The producer's result is read by another stream. bad 1: nobody waits; 2: the event is recorded on the wrong stream;
+ * 3: before the work; 4: nobody waits, and the host waits for everything at once, so that it depends on the order. */
 static void wait_event(void)
 {
     float *a = ones(N, 1), *h;
@@ -396,9 +409,9 @@ static void wait_event(void)
     if (bad == 3) CHECK(cudaEventRecord(ready, produce));
     fill(a, 2, produce);
     if (bad != 3) CHECK(cudaEventRecord(ready, bad == 2 ? consume : produce));
-    if (bad != 1) CHECK(cudaStreamWaitEvent(consume, ready, 0));
+    if (bad != 1 && bad != 4) CHECK(cudaStreamWaitEvent(consume, ready, 0));
     CHECK(cudaMemcpyAsync(h, a, N * sizeof(float), cudaMemcpyDeviceToHost, consume));
-    CHECK(cudaStreamSynchronize(consume));
+    CHECK(bad == 4 ? cudaDeviceSynchronize() : cudaStreamSynchronize(consume));
     expect(h[0], 2, "another stream's result");
     close_streams();
     CHECK(cudaFree(a));
@@ -425,9 +438,11 @@ static void staging_reused(void)
     float *a = ones(N, 0), *h, pageable[N], back[N];
     CHECK(cudaMallocHost(&h, N * sizeof(float)));
     open_streams();
-    for (int i = 0; i < N; i++) h[i] = pageable[i] = 1;
+    for (int i = 0; i < N; i++)
+        h[i] = pageable[i] = 1;
     CHECK(cudaMemcpyAsync(a, bad ? h : pageable, sizeof pageable, cudaMemcpyHostToDevice, produce));
-    for (int i = 0; i < N; i++) h[i] = pageable[i] = 2;
+    for (int i = 0; i < N; i++)
+        h[i] = pageable[i] = 2;
     CHECK(cudaStreamSynchronize(produce));
     CHECK(cudaMemcpy(back, a, sizeof back, cudaMemcpyDeviceToHost));
     expect(back[0], 1, "what was in the buffer when it was copied");
@@ -469,12 +484,14 @@ static void queries(void)
     CHECK(cudaEventCreate(&end));
     CHECK(cudaEventQuery(begin)); /* never recorded: nothing to wait for */
     CHECK(cudaEventRecord(begin, produce));
-    for (int k = 0; k < 5; k++) fill(a, 2, produce);
+    for (int k = 0; k < 5; k++)
+        fill(a, 2, produce);
     CHECK(cudaEventRecord(end, produce));
     WANT(cudaErrorNotReady, cudaEventQuery(end));
     WANT(cudaErrorNotReady, cudaEventElapsedTime(&ms, begin, end));
     int polls = 0;
-    while (cudaStreamQuery(produce) == cudaErrorNotReady) polls++;
+    while (cudaStreamQuery(produce) == cudaErrorNotReady)
+        polls++;
     if (polls > 10) expect((float)polls, 10, "polls");
     CHECK(cudaEventElapsedTime(&ms, begin, end));
     if (ms < 0) expect(ms, 0, "elapsed time");
@@ -505,6 +522,22 @@ static vgpu_progress touch(void *arg)
     return vgpu_memory(arg, bad ? N * 4 + 4 : N * 4, VGPU_READ, "touch: operand") ? VGPU_DONE : VGPU_FAILED;
 }
 
+static void calls_cuda(void *arg)
+{
+    if (bad) cudaStreamQuery(0);
+    *(int *)arg = 1;
+}
+
+static void host_function(void)
+{
+    int done = 0;
+    open_streams();
+    CHECK(cudaLaunchHostFunc(produce, calls_cuda, &done));
+    CHECK(cudaStreamSynchronize(produce));
+    expect((float)done, 1, "the host function");
+    close_streams();
+}
+
 /* Work of replacement libraries: in order with the rest, again until it is done, and its memory checked. */
 static void library_work(void)
 {
@@ -522,7 +555,8 @@ static void library_work(void)
     calls = 0;
     order[0] = 0;
     CHECK(vgpu_enqueue(produce, "patience", patient, &two, NULL, VGPU_EXTERNAL));
-    for (int k = 0; k < 2000 && *(volatile int *)order != 2; k++) usleep(5000);
+    for (int k = 0; k < 2000 && *(volatile int *)order != 2; k++)
+        usleep(5000);
     expect((float)order[0], 2, "external work that nobody here waits for");
     close_streams();
     CHECK(cudaFree(a));
@@ -535,10 +569,35 @@ int main(int argc, char **argv)
         void (*run)(void);
     } all[] = {
 #define CASE(f) {#f, f}
-        CASE(vectors), CASE(symbols), CASE(copies_2d), CASE(properties), CASE(use_after_free), CASE(double_free), CASE(free_inside), CASE(leak_memory),
-        CASE(leak_pinned), CASE(leak_stream), CASE(leak_event), CASE(leak_object), CASE(copy_past_end), CASE(copy_direction), CASE(copy_unwritten),
-        CASE(host_pointer), CASE(host_touches_device), CASE(other_device), CASE(shared_limit), CASE(too_many_threads), CASE(foreign_stream),
-        CASE(dead_stream), CASE(wait_event), CASE(host_reads_early), CASE(staging_reused), CASE(legacy_stream), CASE(unfinished_work), CASE(queries),
+        CASE(vectors),
+        CASE(symbols),
+        CASE(copies_2d),
+        CASE(properties),
+        CASE(use_after_free),
+        CASE(double_free),
+        CASE(free_inside),
+        CASE(leak_memory),
+        CASE(leak_pinned),
+        CASE(leak_stream),
+        CASE(leak_event),
+        CASE(leak_object),
+        CASE(copy_past_end),
+        CASE(copy_direction),
+        CASE(copy_unwritten),
+        CASE(host_pointer),
+        CASE(host_touches_device),
+        CASE(other_device),
+        CASE(shared_limit),
+        CASE(too_many_threads),
+        CASE(foreign_stream),
+        CASE(dead_stream),
+        CASE(wait_event),
+        CASE(host_reads_early),
+        CASE(staging_reused),
+        CASE(legacy_stream),
+        CASE(unfinished_work),
+        CASE(queries),
+        CASE(host_function),
         CASE(library_work),
     };
     bad = argc > 2 ? atoi(argv[2]) : 0;

@@ -36,7 +36,8 @@ void ptx_download(void *to, uint64_t address, size_t n_bytes)
     memcpy(to, memory_data(address), n_bytes);
 }
 
-std::string ptx_run(const std::string &kernel, unsigned grid, unsigned block, const std::vector<uint64_t> &params, unsigned shared)
+std::string ptx_run(const std::string &kernel, unsigned grid, unsigned block, const std::vector<uint64_t> &params,
+                    unsigned shared)
 {
     Module *m;
     Program *p;
@@ -60,8 +61,10 @@ std::string ptx_run(const std::string &kernel, unsigned grid, unsigned block, co
     l.dynamic_shared = shared;
     l.number = 1;
     l.params.resize(p->param_bytes);
-    for (size_t k = 0; k < p->params.size() && k < params.size(); ++k) memcpy(l.params.data() + p->params[k].offset, &params[k], p->params[k].n_bytes);
-    for (const ProgramConstant &c : p->constants) l.symbols.push_back(c.symbol.empty() ? 0 : module_address(m, 0, c.symbol, nullptr));
+    for (size_t k = 0; k < p->params.size() && k < params.size(); ++k)
+        memcpy(l.params.data() + p->params[k].offset, &params[k], p->params[k].n_bytes);
+    for (const ProgramConstant &c : p->constants)
+        l.symbols.push_back(c.symbol.empty() ? 0 : module_address(m, 0, c.symbol, nullptr));
     launch_run(&l);
     std::string why = fault_last();
     fault_forget();
@@ -78,18 +81,21 @@ static std::string row_kernel(const PtxRow &row)
                         : row.result == 'd' ? "st.global.f64 [%q1], %d10;"
                         : row.result == 'h' ? "st.global.u16 [%q1], %h10;"
                                             : "selp.u32 %r10, 1, 0, %p1; st.global.u32 [%q1], %r10;";
-    return std::string(".visible .entry k(.param .u64 in, .param .u64 out, .param .u32 lanes)\n{\n"
-                       ".reg .pred %p<10>; .reg .b16 %h<12>; .reg .b32 %r<32>; .reg .f32 %f<32>; .reg .f64 %d<12>; .reg .b64 %q<32>;\n"
-                       "ld.param.u64 %q0, [in]; ld.param.u64 %q1, [out]; ld.param.u32 %r0, [lanes];\n"
-                       "ld.global.v2.u64 {%q2, %q3}, [%q0]; ld.global.v2.u64 {%q4, %q5}, [%q0+16];\n"
-                       "cvt.u32.u64 %r2, %q2; cvt.u32.u64 %r3, %q3; cvt.u32.u64 %r4, %q4; cvt.u32.u64 %r5, %q5;\n"
-                       "cvt.u16.u64 %h2, %q2; cvt.u16.u64 %h3, %q3; cvt.u16.u64 %h4, %q4; cvt.u16.u64 %h5, %q5;\n"
-                       "mov.b32 %f2, %r2; mov.b32 %f3, %r3; mov.b32 %f4, %r4; mov.b64 %d2, %q2; mov.b64 %d3, %q3; mov.b64 %d4, %q4;\n"
-                       "mov.u64 %q10, 0x5a5a5a5a5a5a5a5a; mov.b64 %d10, %q10; mov.u32 %r10, 0x5a5a5a5a; mov.b32 %f10, %r10;\n"
-                       "mov.u16 %h10, 0x5a5a; setp.ne.u32 %p1, 0, 0;\n"
-                       "mov.u32 %r1, %laneid; shl.b32 %r31, %r1, 3; cvt.u64.u32 %q31, %r31; add.u64 %q1, %q1, %q31;\n"
-                       "shr.u32 %r31, %r0, %r1; and.b32 %r31, %r31, 1; setp.eq.u32 %p9, %r31, 0;\n"
-                       "@%p9 bra SKIP;\n") +
+    return std::string(
+               ".visible .entry k(.param .u64 in, .param .u64 out, .param .u32 lanes)\n{\n"
+               ".reg .pred %p<10>; .reg .b16 %h<12>; .reg .b32 %r<32>; .reg .f32 %f<32>; .reg .f64 %d<12>; .reg .b64 "
+               "%q<32>;\n"
+               "ld.param.u64 %q0, [in]; ld.param.u64 %q1, [out]; ld.param.u32 %r0, [lanes];\n"
+               "ld.global.v2.u64 {%q2, %q3}, [%q0]; ld.global.v2.u64 {%q4, %q5}, [%q0+16];\n"
+               "cvt.u32.u64 %r2, %q2; cvt.u32.u64 %r3, %q3; cvt.u32.u64 %r4, %q4; cvt.u32.u64 %r5, %q5;\n"
+               "cvt.u16.u64 %h2, %q2; cvt.u16.u64 %h3, %q3; cvt.u16.u64 %h4, %q4; cvt.u16.u64 %h5, %q5;\n"
+               "mov.b32 %f2, %r2; mov.b32 %f3, %r3; mov.b32 %f4, %r4; mov.b64 %d2, %q2; mov.b64 %d3, %q3; mov.b64 %d4, "
+               "%q4;\n"
+               "mov.u64 %q10, 0x5a5a5a5a5a5a5a5a; mov.b64 %d10, %q10; mov.u32 %r10, 0x5a5a5a5a; mov.b32 %f10, %r10;\n"
+               "mov.u16 %h10, 0x5a5a; setp.ne.u32 %p1, 0, 0;\n"
+               "mov.u32 %r1, %laneid; shl.b32 %r31, %r1, 3; cvt.u64.u32 %q31, %r31; add.u64 %q1, %q1, %q31;\n"
+               "shr.u32 %r31, %r0, %r1; and.b32 %r31, %r31, 1; setp.eq.u32 %p9, %r31, 0;\n"
+               "@%p9 bra SKIP;\n") +
            row.code + "\nSKIP:\n" + store + "\nret;\n}\n";
 }
 
@@ -101,7 +107,10 @@ void ptx_check_rows(const PtxRow *rows, size_t n)
         const PtxRow &row = rows[k];
         const uint64_t operands[4] = {row.a, row.b, row.c, row.d};
         ptx_upload(in, operands, sizeof operands);
-        const uint64_t idle = row.result == 'q' || row.result == 'd' ? 0x5a5a5a5a5a5a5a5aull : row.result == 'p' ? 0 : row.result == 'h' ? 0x5a5a : 0x5a5a5a5a;
+        const uint64_t idle = row.result == 'q' || row.result == 'd' ? 0x5a5a5a5a5a5a5a5aull
+                              : row.result == 'p'                    ? 0
+                              : row.result == 'h'                    ? 0x5a5a
+                                                                     : 0x5a5a5a5a;
         for (uint32_t lanes : {0xffffffffu, 0xaaaaaaaau}) {
             uint64_t got[LANES] = {};
             ptx_upload(out, got, sizeof got);

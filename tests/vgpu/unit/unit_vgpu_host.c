@@ -17,7 +17,8 @@ enum { FAULT = 99, WRONG_VALUE = 1, KILLED = 128 + 11 };
 static int run(const char *settings, const char *name, int variant, char *text, size_t room)
 {
     char command[1024];
-    snprintf(command, sizeof command, "LD_LIBRARY_PATH=%s %s exec %s %s %d 2>&1", VGPU_DIR, settings, VGPU_CASES, name, variant);
+    snprintf(command, sizeof command, "LD_LIBRARY_PATH=%s %s exec %s %s %d 2>&1", VGPU_DIR, settings, VGPU_CASES, name,
+             variant);
     FILE *f = popen(command, "r");
     assert_non_null(f);
     size_t n = fread(text, 1, room - 1, f);
@@ -28,9 +29,9 @@ static int run(const char *settings, const char *name, int variant, char *text, 
 
 static const struct {
     const char *name;
-    int         variant;
+    int variant;
     const char *message; /* part of what the faulty program must say */
-    int         status;
+    int status;
 } faults[] = {
     {"vectors", 1, "0 bytes past the end of allocation 2 (cudaMalloc, 4000 bytes", WRONG_VALUE},
     {"symbols", 1, "assertion 'v == 7' failed at", FAULT},
@@ -61,6 +62,7 @@ static const struct {
     {"legacy_stream", 1, "wrong value: work of another stream: got 1, want 2", WRONG_VALUE},
     {"unfinished_work", 1, "ends with work that nobody waited for, the first: fill_kernel", FAULT},
     {"queries", 1, "not a live event", FAULT},
+    {"host_function", 1, "a host function on a stream made a CUDA call", FAULT},
     {"library_work", 1, "touch: operand: 4004 bytes", FAULT},
 };
 
@@ -72,8 +74,8 @@ static void each_fault_is_told(void **state)
     for (size_t k = 0; k < sizeof faults / sizeof faults[0]; k++) {
         int status = run("VGPU_DEVICES=3", faults[k].name, faults[k].variant, text, sizeof text);
         if (status == faults[k].status && strstr(text, faults[k].message)) continue;
-        print_error("%s %d: got status %d and '%s', want %d and '%s'\n", faults[k].name, faults[k].variant, status, text, faults[k].status,
-                    faults[k].message);
+        print_error("%s %d: got status %d and '%s', want %d and '%s'\n", faults[k].name, faults[k].variant, status,
+                    text, faults[k].status, faults[k].message);
         wrong++;
     }
     assert_int_equal(wrong, 0);
@@ -85,7 +87,8 @@ static void corrected_programs_are_silent(void **state)
     (void)state;
     char text[16384];
     int wrong = 0;
-    static const char *settings[] = {"VGPU_DEVICES=3", "VGPU_DEVICES=3 VGPU_SEED=1", "VGPU_DEVICES=3 VGPU_SEED=20261124 VGPU_THREADS=3"};
+    static const char *settings[] = {"VGPU_DEVICES=3", "VGPU_DEVICES=3 VGPU_SEED=1",
+                                     "VGPU_DEVICES=3 VGPU_SEED=20261124 VGPU_THREADS=3"};
     for (size_t s = 0; s < 3; s++)
         for (size_t k = 0; k < sizeof faults / sizeof faults[0]; k++) {
             if (faults[k].variant != 1) continue;
@@ -100,6 +103,23 @@ static void corrected_programs_are_silent(void **state)
     assert_int_equal(run("VGPU_DEVICES=3", "properties", 0, text, sizeof text), 0);
     assert_int_equal(run("VGPU_DEVICES=3", "symbols", 0, text, sizeof text), 0);
     assert_non_null(strstr(text, "thread 2 of printf: 2.500\n"));
+}
+
+/* Two streams that do not know of each other, and a host that waits for both: some order of the seeds shows it. */
+static void seeds_find_what_the_plain_order_hides(void **state)
+{
+    (void)state;
+    char text[16384], settings[64];
+    int found = 0;
+    for (int seed = 0; seed <= 12; seed++) {
+        snprintf(settings, sizeof settings, "VGPU_SEED=%d", seed);
+        int status = run(settings, "wait_event", 4, text, sizeof text);
+        assert_true(status == 0 || status == WRONG_VALUE);
+        assert_true(seed != 0 || status == 0); /* plain order: the producer's stream is older */
+        found += status == WRONG_VALUE;
+        assert_int_equal(run(settings, "wait_event", 0, text, sizeof text), 0);
+    }
+    assert_in_range(found, 1, 12);
 }
 
 /* A fault with VGPU_ON_ERROR=abort ends the process at once, one without leaks allowed is silent. */
@@ -156,7 +176,9 @@ static void coverage_is_gathered(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(each_fault_is_told), cmocka_unit_test(corrected_programs_are_silent),
-                                       cmocka_unit_test(settings_choose_the_end), cmocka_unit_test(coverage_is_gathered)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_fault_is_told), cmocka_unit_test(corrected_programs_are_silent),
+        cmocka_unit_test(seeds_find_what_the_plain_order_hides), cmocka_unit_test(settings_choose_the_end),
+        cmocka_unit_test(coverage_is_gathered)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,172 @@
+#!/usr/bin/env bash
+# cluster_slurm.sh PROGRAM FOLDER: a real Slurm of two nodes on this machine runs slurm/*.sbatch. A job over both nodes, by
+# srun and by mpirun; one that is warned by the signal of its time limit, one that is requeued by hand, one whose node is
+# lost: each goes on where it stopped, and its PNG has the bytes of an unbroken run. An array of four pictures, submitted by
+# submit.sh; the scaling benchmark. With DYPE_FULL=1 the signal is that of a real time limit, not scancel's.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+program=$1 folder=$(realpath "$2")
+source "$root/tests/support/slurm.sh"
+
+not_run() { echo "not run: Slurm ($*)"; exit 0; }
+ldd "$program" | grep -q libmpi || not_run "a build without MPI"
+
+# Daemons want a short path, and all must be gone at the end, however it ends.
+cluster=$(mktemp -d /tmp/dype-slurm-XXXXXX)
+trap 'slurm_stop; rm -rf "$cluster"' EXIT
+slurm_start "$cluster" 2 >why || not_run "$(cat why)"
+
+export DYPE_DIST=$program
+unset LAUNCH OUT CHUNK RANKS MAX_RESTARTS
+failures=0
+fail() { echo "FAILED: $*"; failures=$((failures + 1)); }
+
+# await SECONDS CONDITION...: whether it came true in time.
+await() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.2
+    done
+}
+state() { scontrol show job "$1" 2>/dev/null | grep -oE 'JobState=[A-Z_]+' | cut -d= -f2 | sort -u | tr '\n' ' '; }
+is() { local s; s=$(state "$1"); [ "${s% }" = "$2" ]; }
+ended() { ! [[ $(state "$1") =~ (PENDING|RUNNING|CONFIGURING|COMPLETING|SUSPENDED|REQUEUED) ]]; }
+submit() { sbatch --parsable --cpus-per-task=1 --gpus-per-node=1 --time=5 "$@"; }
+
+# expect_done JOB WHAT: it completes, and its picture is the unbroken one's.
+expect_done() {
+    await 60 ended "$1" || true
+    is "$1" COMPLETED || { fail "$2: job is $(state "$1")"; tail -30 "$2.log"; }
+    cmp "$2/$2.png" "alone/$2.png" || fail "$2: another picture than the unbroken run's"
+}
+# After a requeue Slurm lets two minutes pass, so that the last start's end cannot be taken for the next one's. Nobody waits
+# here: a second after the last process of the job is gone, it starts.
+start_again() {
+    await 30 is "$1" PENDING || { fail "job $1 was not requeued: $(state "$1")"; return 0; }
+    await 30 slurm_job_is_gone "$1" || fail "job $1: processes stay"
+    sleep 1
+    scontrol update jobid="$1" StartTime=now
+    await 30 started_again "$1" || fail "job $1 does not start: $(scontrol show job "$1" | grep -oE 'Reason=[A-Za-z_]+')"
+}
+started_again() { ! is "$1" PENDING; }
+steps_are_under_way() { grep -qE "step ([3-9]|[1-9][0-9]+)/" "$1.log" 2>/dev/null; }
+# The last start's first step is not the picture's first.
+expect_resumed() {
+    sed -n '/start 2:/,$p' "$1.log" >"$1.second"
+    grep -qE ' step [0-9]+/' "$1.second" || fail "$1: no second start"
+    if grep -qE ' step 1/' "$1.second"; then fail "$1: began anew"; fi
+}
+
+# ---- what each job must become, by one process
+
+# The name of a picture does not change its bytes: one picture stands for several.
+write_job() { # write_job NAME STEPS
+    cat >"$1.yaml" <<JOB
+model: $root/models/demo
+output: '{name}.png'
+checkpoint: {every: 5}
+defaults: {steps: $2, width: 320, height: 256, prompt: a dramatic mountain landscape at noon with a lake}
+pictures: [{name: $1}]
+JOB
+}
+for name in srun mpirun; do write_job $name 8; done
+for name in signal requeue loss; do write_job $name 250; done
+# A warning ahead of the time limit comes after half a minute or so.
+if [ "${DYPE_FULL:-0}" = 1 ]; then write_job signal 1000; fi
+cat >array.yaml <<JOB
+model: $root/models/demo
+output: '{name}-{seed}.png'
+defaults: {steps: 4, width: 256, height: 192}
+pictures:
+  - {name: a, prompt: a dramatic mountain landscape at dawn, seeds: [1, 2]}
+  - {name: b, prompt: a dramatic mountain landscape at noon, seeds: [1, 2]}
+JOB
+for name in srun signal requeue array; do
+    "$program" --quiet --threads 2 --out alone "$name.yaml" || fail "$name: alone: exit code $?"
+done
+cp alone/srun.png alone/mpirun.png
+cp alone/requeue.png alone/loss.png
+
+# ---- both launchers, over both nodes
+
+two=(--nodes=2 --ntasks-per-node=1)
+started=$SECONDS
+LAUNCH=srun OUT=srun submit "${two[@]}" --output=srun.log "$root/slurm/render.sbatch" srun.yaml >srun.id
+LAUNCH=mpirun OUT=mpirun submit "${two[@]}" --output=mpirun.log "$root/slurm/render.sbatch" mpirun.yaml >mpirun.id
+for name in srun mpirun; do
+    expect_done "$(cat $name.id)" $name
+    log=$(echo $name/dype-dist-*.json)
+    [ "$(grep '"state":"done"' "$log" | grep -oE '"rows":[1-9]' | wc -l)" -eq 2 ] || fail "$name: not two ranks with rows"
+    grep -q "on n\[0-1\]" $name.log || fail "$name: not on two nodes"
+    if grep -q $'\r' $name.log; then fail "$name: a live line in a log file"; fi
+done
+echo "two nodes, both launchers: $((SECONDS - started)) s"
+
+# ---- the signal of the time limit: by mpirun, which is told by the script
+
+started=$SECONDS
+if [ "${DYPE_FULL:-0}" = 1 ]; then limit=(--time=2 --signal=B:USR1@100); else limit=(); fi
+LAUNCH=mpirun OUT=signal submit "${two[@]}" "${limit[@]}" --output=signal.log "$root/slurm/render.sbatch" signal.yaml >signal.id
+await 30 steps_are_under_way signal || fail "signal: no steps"
+[ ${#limit[@]} -gt 0 ] || scancel --batch --signal=USR1 "$(cat signal.id)"
+await 70 grep -q "^== .*exit code" signal.log || fail "signal: the job goes on"
+grep -q "^== .*exit code 75" signal.log || fail "signal: $(grep '^== .*exit code' signal.log)"
+start_again "$(cat signal.id)"
+expect_done "$(cat signal.id)" signal
+expect_resumed signal
+echo "signal, exit code 75, requeue: $((SECONDS - started)) s"
+
+# ---- requeued by hand, and a lost node
+
+started=$SECONDS
+LAUNCH=srun OUT=requeue submit "${two[@]}" --output=requeue.log "$root/slurm/render.sbatch" requeue.yaml >requeue.id
+await 30 steps_are_under_way requeue || fail "requeue: no steps"
+scontrol requeue "$(cat requeue.id)"
+start_again "$(cat requeue.id)"
+expect_done "$(cat requeue.id)" requeue
+expect_resumed requeue
+echo "scontrol requeue: $((SECONDS - started)) s"
+
+# The node dies: daemon, script and ranks at once. The other node takes the job.
+started=$SECONDS
+LAUNCH=srun OUT=loss submit --nodes=1 --ntasks-per-node=2 --output=loss.log "$root/slurm/render.sbatch" loss.yaml >loss.id
+await 30 steps_are_under_way loss || fail "loss: no steps"
+node=$(scontrol show job "$(cat loss.id)" | grep -oE 'BatchHost=n[01]' | cut -d= -f2)
+slurm_lose_node "${node#n}" 2>/dev/null # the shell tells of its killed child
+start_again "$(cat loss.id)"
+expect_done "$(cat loss.id)" loss
+expect_resumed loss
+if sed -n '/start 2:/p' loss.log | grep -q "$node"; then fail "loss: again on $node"; fi
+slurm_start_node "${node#n}"
+scontrol update nodename="$node" state=resume
+await 30 test "$(sinfo -h -t idle -o %D)" = 2 || fail "loss: $node does not come back"
+echo "loss of a node: $((SECONDS - started)) s"
+
+# ---- four pictures, four tasks, as the planner says
+
+started=$SECONDS
+OUT=array MACHINE=here RANKS=1 CPUS_PER_TASK=1 GPUS_PER_NODE=2 "$root/slurm/submit.sh" --array array.yaml >submitted
+id=$(grep -oE 'Submitted batch job [0-9]+' submitted | grep -oE '[0-9]+')
+grep -q -- '--array=0-3 ' submitted || fail "array: $(cat submitted)"
+await 60 ended "$id" || true
+is "$id" COMPLETED || fail "array: tasks are $(state "$id")"
+for name in a-1 a-2 b-1 b-2; do cmp "array/$name.png" "alone/$name.png" || fail "array: $name"; done
+[ "$(cat array/*.json | grep -c '"state":"done"')" -eq 4 ] || fail "array: not each picture once"
+echo "array of four: $((SECONDS - started)) s"
+
+# ---- scaling
+
+started=$SECONDS
+cat >scaling.yaml <<JOB
+model: $root/models/demo
+pictures: [{name: small, prompt: "", width: 128, height: 128, steps: 2}]
+JOB
+OUT=scaling submit "${two[@]}" --exclusive=user --output=scaling.log "$root/slurm/scaling.sbatch" scaling.yaml >scaling.id
+await 60 ended "$(cat scaling.id)" || true
+is "$(cat scaling.id)" COMPLETED || { fail "scaling: $(state "$(cat scaling.id)")"; tail scaling.log; }
+[ "$(wc -l <scaling/scaling-small.csv)" -gt 3 ] && grep -q '<svg' scaling/scaling-small.svg || fail "scaling: no table or plot"
+echo "scaling: $((SECONDS - started)) s"
+
+[ "$failures" -eq 0 ]
