@@ -64,6 +64,11 @@ void device_free(device *dev, void *ptr)
     if (ptr != NULL) dev->impl->free(dev, ptr);
 }
 
+size_t device_memory_free(device *dev)
+{
+    return dev->impl->memory_free(dev);
+}
+
 void device_forget(device *dev)
 {
     dev->impl->forget(dev);

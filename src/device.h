@@ -36,6 +36,8 @@ device_kind device_kind_of(const device *dev);
 
 /* GPUs of compute capability 8.0 or later that this process sees; ST_DEVICE, naming the CUDA error, when there is none. */
 status device_gpu_count(int *out);
+/* Bytes of the GPU that are free now; 0 where memory is the host's. */
+size_t device_memory_free(device *dev);
 /* What tells one GPU of a host from another, whatever each process sees of them. */
 enum { DEVICE_GPU_ID = 64 };
 status device_gpu_id(int ordinal, char out[DEVICE_GPU_ID]);

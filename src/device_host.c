@@ -186,6 +186,12 @@ static void host_forget(device *dev)
     (void)dev;
 }
 
+static size_t host_memory_free(device *dev)
+{
+    (void)dev;
+    return 0;
+}
+
 /* ---- streams */
 
 static void fail_stream(host_stream *s, status st)
@@ -480,6 +486,7 @@ static const device_impl host_impl = {
     .alloc = host_alloc,
     .free = host_free,
     .forget = host_forget,
+    .memory_free = host_memory_free,
     .open_stream = host_open_stream,
     .close_stream = host_close_stream,
     .lend = host_lend,

@@ -371,7 +371,8 @@ status machine_measure(machine *out, comm *c, device *dev, const model *m, dtype
 {
     status  st = ST_OK;
     bench   b = {.dev = dev, .comm = c, .type = type, .load = load, .budget_s = budget_s / (N_PRODUCTS + 3 + m->vae.n_blocks)};
-    machine found = {.measured = true, .overhead = 1, .memory_bytes = machine_memory_available()};
+    machine found = {.measured = true, .overhead = 1, .own_memory = device_kind_of(dev) == DEVICE_CUDA};
+    found.memory_bytes = found.own_memory ? (int64_t)device_memory_free(dev) : machine_memory_available();
     const int wide = m->vae.block_out_channels[m->vae.n_blocks - 1];
     if (n_rows < ROW_TILE) n_rows = ROW_TILE;
     if (n_keys < KEY_TILE) n_keys = KEY_TILE;

@@ -96,6 +96,8 @@ static const conv_case conv_cases[] = {
     {9, 33, 7, 48, 32, 3, DT_BF16, DT_BF16, DT_BF16, true, true, true, true, false, true, true},
     {9, 33, 7, 48, 32, 1, DT_BF16, DT_BF16, DT_BF16, false, false, false, false, false, false, true},
     {4, 6, 8, 300, 10, 3, DT_BF16, DT_BF16, DT_BF16, true, true, true, true, false, true, false},
+    {5, 20, 3, 12, 6, 3, DT_BF16, DT_F32, DT_BF16, false, true, true, true, false, true, false},
+    {5, 20, 3, 12, 5, 3, DT_BF16, DT_F32, DT_BF16, false, true, true, true, false, true, true},
 };
 
 static void conv_is_right(void **state)
@@ -203,11 +205,12 @@ static void qk_norm_rope_is_right(void **state)
     (void)state;
     static const int32_t pairs[][3] = {{8, 28, 28}, {4, 14, 14}, {0, 2, 2}, {1, 3, 4}};
     for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
-        for (int form = 0; form < 4; form++) { /* bits: type, parity */
-            enum { ROWS = 5, HEADS = 3, POSITIONS = 9, GAP = 6 };
+        for (int form = 0; form < 8; form++) { /* bits: type, parity, rows on odd elements */
+            enum { ROWS = 5, HEADS = 3, POSITIONS = 9 };
+            const int gap = (form & 4) != 0 ? 7 : 6;
             dtype type = types[form & 1];
             int32_t head_dim = 2 * (pairs[i][0] + pairs[i][1] + pairs[i][2]), pos[ROWS * 3];
-            int64_t ld = HEADS * head_dim + GAP, n = ROWS * ld;
+            int64_t ld = HEADS * head_dim + gap, n = ROWS * ld;
             int64_t at[3] = {0, (int64_t)pairs[i][0] * POSITIONS * 2, (int64_t)(pairs[i][0] + pairs[i][1]) * POSITIONS * 2};
             for (int p = 0; p < ROWS * 3; p++) pos[p] = p * 7 % POSITIONS;
             float *table = array_make("table", DT_F32, (int64_t)head_dim * POSITIONS, 0.0f, 0.6f);
@@ -259,11 +262,15 @@ enum { N_ELEMENTS = 1031 }; /* four blocks and a tail */
 static void elementwise_is_right(void **state)
 {
     (void)state;
-    for (int form = 0; form < 4; form++) { /* bits: type, parity */
+    for (int form = 0; form < 8; form++) { /* bits: type, parity, arrays that start on their second element */
         dtype type = types[form & 1];
+        const size_t shift = (form & 4) != 0 ? dtype_bytes(type) : 0;
         bool parity = (form & 2) != 0;
-        void *a = array_make("a", type, N_ELEMENTS, 0.0f, 3.0f), *b = array_make("b", type, N_ELEMENTS, 0.0f, 1.0f);
-        void *want = array_copy(a, type, N_ELEMENTS), *got = array_copy(a, type, N_ELEMENTS);
+        char *arrays[5] = {array_make("a", type, N_ELEMENTS + 1, 0.0f, 3.0f), array_make("b", type, N_ELEMENTS + 1, 0.0f, 1.0f)};
+        for (int i = 2; i < 4; i++) arrays[i] = calloc(N_ELEMENTS + 1, sizeof(float));
+        arrays[4] = array_make("latents", DT_F32, N_ELEMENTS + 1, 0.0f, 1.0f);
+        assert_true(arrays[2] != NULL && arrays[3] != NULL);
+        void *a = arrays[0] + shift, *b = arrays[1] + shift, *want = arrays[2] + shift, *got = arrays[3] + shift;
 
         silu_args silu = {.x = a, .y = want, .n = N_ELEMENTS, .type = type};
         assert_ok(plain->silu(plain_ctx, &silu));
@@ -287,16 +294,15 @@ static void elementwise_is_right(void **state)
 
         for (int t = 0; t < 2; t++) {
             convert_args convert = {.x = a, .y = want, .n = N_ELEMENTS, .x_type = type, .y_type = types[t]};
-            want = realloc(want, N_ELEMENTS * sizeof(float));
-            got = realloc(got, N_ELEMENTS * sizeof(float));
-            convert.y = want;
+            char *wanted = arrays[2] + (shift != 0 ? dtype_bytes(types[t]) : 0), *made = arrays[3] + (wanted - arrays[2]);
+            convert.y = wanted;
             assert_ok(plain->convert(plain_ctx, &convert));
-            convert.y = got;
+            convert.y = made;
             assert_ok(cpu->convert(cpu_ctx, &convert));
-            assert_same_bits(got, want, N_ELEMENTS * dtype_bytes(types[t]), "convert");
+            assert_same_bits(made, wanted, N_ELEMENTS * dtype_bytes(types[t]), "convert");
         }
 
-        float *latents = array_make("latents", DT_F32, N_ELEMENTS, 0.0f, 1.0f);
+        float *latents = (float *)(void *)arrays[4] + (shift != 0);
         float *latents_want = array_copy(latents, DT_F32, N_ELEMENTS);
         euler_args euler = {.latents = latents_want, .v = b, .n = N_ELEMENTS, .dt = -0.0371f, .type = type,
                             .parity = parity};
@@ -305,13 +311,15 @@ static void elementwise_is_right(void **state)
         assert_ok(cpu->euler(cpu_ctx, &euler));
         assert_same_bits(latents, latents_want, sizeof(float) * N_ELEMENTS, "euler");
 
-        uint8_t u8_got[N_ELEMENTS], u8_want[N_ELEMENTS];
+        _Alignas(16) uint8_t u8_got[N_ELEMENTS + 2], u8_want[N_ELEMENTS];
+        uint8_t *u8 = u8_got + (shift != 0 ? 2 : 0);
         to_u8_args to_u8 = {.x = b, .y = u8_want, .n = N_ELEMENTS, .type = type, .parity = parity};
         assert_ok(plain->to_u8(plain_ctx, &to_u8));
-        to_u8.y = u8_got;
+        to_u8.y = u8;
         assert_ok(cpu->to_u8(cpu_ctx, &to_u8));
-        assert_same_bits(u8_got, u8_want, N_ELEMENTS, "to_u8");
-        free(a), free(b), free(want), free(got), free(latents), free(latents_want);
+        assert_same_bits(u8, u8_want, N_ELEMENTS, "to_u8");
+        for (int i = 0; i < 5; i++) free(arrays[i]);
+        free(latents_want);
     }
 }
 
@@ -399,19 +407,26 @@ static void weights_may_lie_anywhere(void **state)
 {
     (void)state;
     enum { IN = 40, OUT = 24 };
-    uint16_t *w = array_make("w", DT_BF16, IN * OUT, 0.0f, 0.2f);
-    float *x = array_make("x", DT_F32, IN, 0.0f, 1.0f), want[OUT], got[OUT];
-    char *odd = malloc(IN * OUT * 2 + 1);
-    assert_non_null(odd);
-    memcpy(odd + 1, w, IN * OUT * 2);
-    linear_args args = {.x = x, .y = want, .w = {w, NULL, DT_BF16, DT_F32}, .ldx = IN, .ldy = OUT, .n_rows = 1,
-                        .n_in = IN, .n_out = OUT, .type = DT_F32, .y_type = DT_F32};
-    assert_ok(cpu->linear(cpu_ctx, &args));
-    args.w.data = odd + 1;
-    args.y = got;
-    assert_ok(cpu->linear(cpu_ctx, &args));
-    assert_same_bits(got, want, sizeof(want), "weights at an odd address");
-    free(w), free(x), free(odd);
+    static const struct {
+        dtype type, w_type;
+        int   shift; /* bytes */
+    } cases[] = {{DT_F32, DT_BF16, 1}, {DT_F32, DT_F16, 2}, {DT_BF16, DT_F16, 2}, {DT_BF16, DT_BF16, 2}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const dtype type = cases[i].type;
+        void *w = array_make("w", cases[i].w_type, IN * OUT, 0.0f, 0.2f), *x = array_make("x", type, IN, 0.0f, 1.0f);
+        float want[OUT], got[OUT];
+        char *moved = malloc(IN * OUT * 2 + 2);
+        assert_non_null(moved);
+        memcpy(moved + cases[i].shift, w, IN * OUT * 2);
+        linear_args args = {.x = x, .y = want, .w = {w, NULL, cases[i].w_type, DT_F32}, .ldx = IN, .ldy = OUT, .n_rows = 1,
+                            .n_in = IN, .n_out = OUT, .type = type, .y_type = type};
+        assert_ok(cpu->linear(cpu_ctx, &args));
+        args.w.data = moved + cases[i].shift;
+        args.y = got;
+        assert_ok(cpu->linear(cpu_ctx, &args));
+        assert_same_bits(got, want, OUT * dtype_bytes(type), "weights at another address");
+        free(w), free(x), free(moved);
+    }
 }
 
 /* ---- what only moves elements, and GroupNorm's last steps: the same arithmetic on both sides, so the same bits ---- */

@@ -27,6 +27,7 @@ extern "C" status attention_cuda(cuda_queue *q, const attention_args *a)
 {
     status st = attention_check(a);
     if (st != ST_OK || a->n_q == 0 || a->n_heads == 0) return st;
+    if (!aligned_16(a->state_out, 0)) return err_set(ST_FAILED, "attention: state at %p, want whole 16 bytes", (void *)a->state_out);
     const bool masked = a->bias != NULL || a->causal;
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         if (table[i].type != a->type || (table[i].head_dim != 0 && table[i].head_dim != a->head_dim)) continue;

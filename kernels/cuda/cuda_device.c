@@ -175,6 +175,13 @@ static void cuda_forget(device *dev)
     if (cuda_use(dev) == ST_OK) weight_cache_forget(cuda_of(dev)->weights);
 }
 
+static size_t cuda_memory_free(device *dev)
+{
+    size_t free_bytes = 0, total = 0;
+    if (cuda_use(dev) != ST_OK || cudaMemGetInfo(&free_bytes, &total) != cudaSuccess) return 0;
+    return free_bytes;
+}
+
 static void cuda_close(device *base)
 {
     cuda_device *dev = cuda_of(base);
@@ -191,6 +198,7 @@ static const device_impl cuda_impl = {
     .alloc = cuda_alloc,
     .free = cuda_free,
     .forget = cuda_forget,
+    .memory_free = cuda_memory_free,
     .open_stream = cuda_stream_open,
     .close_stream = cuda_stream_close,
     .lend = cuda_lend,

@@ -175,6 +175,8 @@ static void equals_the_textbook(void **state)
         {70, 200, 77, 1, 512, 8, false, false},  {90, 90, 0, 2, 128, 8, true, false},
         {77, 77, 0, 2, 128, 8, false, true},     {66, 90, 0, 2, 64, 8, true, true},
         {20, 70, 0, 1, 512, 8, true, false},
+        /* and rows on any element, at widths that only the general kernels have */
+        {20, 70, 5, 2, 104, 8, false, false},    {20, 70, 5, 2, 104, 3, false, false},
     };
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
         problem p;

@@ -9,6 +9,7 @@ typedef struct operand {
     void  *at; /* the pointer inside the arguments */
     size_t n_rows, ld_bytes, row_bytes;
     bool   out; /* copied back; all are copied in, so that what an operation leaves alone stays */
+    bool   own; /* the kernels' own memory, from an arena: aligned there wherever it lies here */
 } operand;
 
 enum { MAX_OPERANDS = 10, FAR_BYTES = 1 << 20 /* between rows: what lies there is not copied */ };
@@ -25,7 +26,7 @@ typedef struct device_context {
 
 static void add(operands *o, void *at, size_t bytes, bool out)
 {
-    o->list[o->n++] = (operand){at, bytes > 0, bytes, bytes, out};
+    o->list[o->n++] = (operand){at, bytes > 0, bytes, bytes, out, false};
 }
 
 /* n_rows rows of width elements, ld apart. */
@@ -33,7 +34,7 @@ static void add_rows(operands *o, void *at, int64_t n_rows, int64_t ld, int64_t 
 {
     const size_t element = dtype_bytes(type), n = n_rows > 0 ? (size_t)n_rows : 0;
     if ((size_t)ld * element < FAR_BYTES) add(o, at, n == 0 ? 0 : ((n - 1) * (size_t)ld + (size_t)width) * element, out);
-    else o->list[o->n++] = (operand){at, n, (size_t)ld * element, (size_t)width * element, out};
+    else o->list[o->n++] = (operand){at, n, (size_t)ld * element, (size_t)width * element, out, false};
 }
 
 static size_t extent(const operand *o)
@@ -65,6 +66,7 @@ static void attention_operands(operands *o, attention_args *a)
     add(o, &a->state_max, elements(n, DT_F32), true);
     add(o, &a->state_sum, elements(n, DT_F32), true);
     add(o, &a->state_out, elements(n * a->head_dim, DT_F32), true);
+    o->list[o->n - 1].own = true;
     add(o, &a->q_keep, elements(a->head_dim, DT_F32), false);
     add_rows(o, &a->bias, a->n_heads, a->bias_ld, a->n_q + a->n_kv - 1, DT_F32, false);
 }
@@ -202,8 +204,12 @@ static void *pointer_at(const void *at)
     return p;
 }
 
+enum { ALIGNED = 16, HALF = 2 };
+
+/* On the device it lies as on the host relative to ALIGNED bytes, down to whole 16-bit elements: what the device lends is
+ * never less aligned than that. */
 typedef struct moved {
-    void *host, *dev;
+    void *host, *dev, *block;
 } moved;
 
 /* Two pointers of one operation to the same memory stay one: y may be x. */
@@ -217,7 +223,8 @@ static status move_in(device_context *c, operands *o, moved m[MAX_OPERANDS])
             if (m[j].host == m[i].host) m[i].dev = m[j].dev;
         if (m[i].dev == NULL) {
             const operand *p = &o->list[i];
-            TRY(device_alloc(c->dev, extent(p), "operand", &m[i].dev));
+            TRY(device_alloc(c->dev, extent(p) + ALIGNED, "operand", &m[i].block));
+            m[i].dev = (char *)m[i].block + (p->own ? 0 : (uintptr_t)m[i].host % ALIGNED / HALF * HALF);
             for (size_t row = 0; row < p->n_rows; row++)
                 TRY(stream_copy_in(c->s, (char *)m[i].dev + row * p->ld_bytes, (char *)m[i].host + row * p->ld_bytes,
                                    p->row_bytes));
@@ -243,11 +250,7 @@ fail:
 
 static void let_go(device_context *c, const operands *o, const moved m[MAX_OPERANDS])
 {
-    for (int i = 0; i < o->n; i++) {
-        bool shared = false;
-        for (int j = 0; j < i; j++) shared = shared || m[j].dev == m[i].dev;
-        if (!shared) device_free(c->dev, m[i].dev);
-    }
+    for (int i = 0; i < o->n; i++) device_free(c->dev, m[i].block);
 }
 
 /* Runs `put` on the device in place of the host. */
