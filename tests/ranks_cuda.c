@@ -260,35 +260,55 @@ typedef struct background {
 static void *run_program(void *arg)
 {
     background *b = arg;
-    program_start(&b->run, dir, b->environment, 3, LIMIT_S, "job.yaml --overwrite --backend cuda --threads 1 --watchdog 20");
+    program_start(&b->run, dir, b->environment, 3, LIMIT_S, "job.yaml --overwrite --backend cuda --threads 1 --watchdog 3 --log-json log.json");
     b->ended = processes_now();
     return NULL;
 }
 
-/* Killed or stopped in the middle of a step, while the others wait for it on their devices. */
-static void a_rank_that_dies_ends_all(void **state)
+/* Until the log has a step: the watchdog is awake. */
+static void wait_for_step(void)
 {
-    (void)state;
+    for (const double until = processes_now() + 60; processes_now() < until; usleep(10000)) {
+        char   text[65536];
+        FILE  *log = fopen(in_dir("log.json"), "re");
+        size_t n = log != NULL ? fread(text, 1, sizeof(text) - 1, log) : 0;
+        if (log != NULL) fclose(log);
+        text[n] = '\0';
+        if (strstr(text, "\"event\":\"step\"") != NULL) return;
+    }
+    fail_msg("no step in a minute");
+}
+
+/* Killed or, every other time, stopped in the middle of the work, while the others wait for it on their devices: of a
+ * stopped one the watchdog tells. */
+static void a_rank_that_dies_or_stops_ends_all(void **state)
+{
     const unsigned n_moments = program_full() ? 6 : 2;
-    char           environment[2 * TEMPDIR_PATH];
+    char           environment[2 * TEMPDIR_PATH], says[48];
+    (void)state;
     write_job(&(variant){.model = 'a', .precision = "fp32", .parallel = "{}"});
     environment_of(&(variant){.n_gpus = 3}, environment, sizeof(environment));
     for (unsigned i = 0; i < n_moments; i++) {
         background b = {.environment = environment};
         pthread_t  thread;
         pid_t      pid = 0;
-        const int  rank = (int)program_draw(700 + i, 3);
+        const int  rank = (int)program_draw(700 + i, 3), sent = i % 2 == 0 ? SIGKILL : SIGSTOP;
+        snprintf(says, sizeof(says), "watchdog: rank %d (", rank);
+        remove(in_dir("log.json"));
         assert_int_equal(pthread_create(&thread, NULL, run_program, &b), 0);
+        wait_for_step();
         for (const double until = processes_now() + END_S; pid == 0 && processes_now() < until;)
             pid = processes_rank(DYPE_BINARY, "job.yaml", rank);
         assert_true(pid > 0);
-        usleep(1000 * (300 + program_draw(800 + i, 1200)));
-        const double killed = processes_now();
-        const bool   hit = kill(pid, SIGKILL) == 0;
+        usleep(1000 * program_draw(800 + i, 800));
+        const double at = processes_now();
+        const bool   hit = kill(pid, sent) == 0;
         pthread_join(thread, NULL);
         assert_int_equal(processes_left(DYPE_BINARY, dir, 1), 0);
-        if (hit && (b.run.exit_code == 0 || b.ended - killed > END_S))
-            fail_msg("rank %d: exit code %d, %.1f s after the kill\n%s", rank, b.run.exit_code, b.ended - killed, b.run.output);
+        if (hit && (b.run.exit_code == 0 || b.ended - at > (sent == SIGSTOP ? END_S + 3 : END_S)))
+            fail_msg("rank %d, signal %d: exit code %d, %.1f s later\n%s", rank, sent, b.run.exit_code, b.ended - at, b.run.output);
+        if (sent == SIGSTOP && (b.run.exit_code != ST_COMM || strstr(b.run.output, says) == NULL))
+            fail_msg("rank %d stopped: exit code %d\n%s", rank, b.run.exit_code, b.run.output);
         program_run_free(&b.run);
     }
 }
@@ -361,7 +381,7 @@ int main(void)
         cmocka_unit_test(staged_transfers_give_the_same_bits),
         cmocka_unit_test(the_classic_ring_stays_close),
         cmocka_unit_test(devices_that_cannot_work_together_are_refused),
-        cmocka_unit_test(a_rank_that_dies_ends_all),
+        cmocka_unit_test(a_rank_that_dies_or_stops_ends_all),
         cmocka_unit_test(the_demo_job_shows_the_same_picture),
     };
     return cmocka_run_group_tests(tests, open_folder, close_folder);
