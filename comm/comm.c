@@ -23,6 +23,7 @@ status comm_open(comm **out, int *argc, char ***argv)
         return st;
     }
     c->whole = c;
+    c->stages = getenv("DYPE_TEST_STAGE_TRANSFERS") != NULL;
     st = comm_agree(c, service_open(&c->service, c->transport));
     if (st != ST_OK) {
         service_close(c->service, false);
@@ -62,6 +63,7 @@ status comm_split_node(comm **out, comm *c)
 void comm_close(comm *c)
 {
     if (c == NULL) return;
+    comm_close_channel(c);
     service_close(c->service, true);
     c->transport->close(c->transport);
     free(c);
@@ -69,6 +71,7 @@ void comm_close(comm *c)
 
 _Noreturn void comm_abort(comm *c, int exit_code)
 {
+    channel_abort_all(c->whole->service);
     c->transport->abort(c->transport, exit_code);
     _Exit(exit_code);
 }
@@ -154,6 +157,31 @@ status comm_same(comm *c, status failure, const char *what, const char *text)
     return comm_agree(c, st);
 }
 
+status comm_distinct(comm *c, status failure, const char *what, const char *text)
+{
+    typedef struct claim {
+        char text[128], host[64];
+    } claim;
+    status    st = ST_OK;
+    const int n = comm_size(c);
+    claim     mine = {{0}, {0}}, *all = calloc((size_t)n, sizeof(*all));
+    size_t   *bytes = calloc((size_t)n, sizeof(*bytes));
+    snprintf(mine.text, sizeof(mine.text), "%s", text);
+    snprintf(mine.host, sizeof(mine.host), "%s", comm_host(c));
+    TRY(comm_agree(c, all != NULL && bytes != NULL ? ST_OK : err_set(ST_NO_MEMORY, "%s of %d ranks", what, n)));
+    for (int r = 0; r < n; r++) bytes[r] = sizeof(*all);
+    TRY(comm_gather(c, 0, &mine, bytes, all));
+    for (int b = 1; comm_rank(c) == 0 && b < n && st == ST_OK; b++)
+        for (int a = 0; a < b && st == ST_OK; a++)
+            if (strcmp(all[a].text, all[b].text) == 0 && strcmp(all[a].host, all[b].host) == 0)
+                st = err_set(failure, "ranks %d and %d on %s have one %s: %s", a, b, all[a].host, what, all[a].text);
+    st = comm_agree(c, st);
+fail:
+    free(all);
+    free(bytes);
+    return st;
+}
+
 status comm_bcast(comm *c, int root, void *buf, size_t bytes)
 {
     return c->transport->bcast(c->transport, root, buf, bytes);
@@ -185,10 +213,45 @@ status comm_receive(comm *c, int from, void *buf, size_t bytes)
     return c->transport->receive(c->transport, from, buf, bytes);
 }
 
-status comm_swap(comm *c, const message *sends, int n_sends, const message *receives, int n_receives)
+status comm_open_channel(comm *c, device *dev, const char **how)
 {
-    int64_t sent = 0;
-    status  st = c->transport->swap(c->transport, sends, n_sends, receives, n_receives, &sent);
-    comm_count_bytes(c, sent);
-    return st;
+    const bool on_gpu = device_kind_of(dev) == DEVICE_CUDA, staged = on_gpu || c->whole->stages;
+    if (how != NULL) *how = on_gpu ? "MPI, staged in host memory" : "MPI";
+#ifdef WITH_NCCL
+    if (on_gpu && !c->whole->stages) {
+        if (how != NULL) *how = "NCCL";
+        return c->channel != NULL || comm_size(c) == 1 ? ST_OK : channel_nccl_open(&c->channel, c, dev);
+    }
+#endif
+    if (c->channel != NULL || comm_size(c) == 1) return ST_OK;
+    return comm_agree(c, channel_host_open(&c->channel, c, dev, staged));
+}
+
+void comm_close_channel(comm *c)
+{
+    if (c->channel != NULL) c->channel->close(c->channel);
+    c->channel = NULL;
+}
+
+/* A rank alone has nobody to send to, whatever its device. */
+static status lacks_channel(const message *list, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (list[i].bytes > 0)
+            return err_set(ST_COMM, "%zu bytes for or from rank %d: no channel is open", list[i].bytes, list[i].peer);
+    return ST_OK;
+}
+
+status comm_put_swap(comm *c, stream *s, const message *sends, int n_sends, const message *receives, int n_receives,
+                     const travel_log *log)
+{
+    if (c->channel != NULL) return c->channel->swap(c->channel, s, sends, n_sends, receives, n_receives, log);
+    const status st = lacks_channel(sends, n_sends);
+    return st != ST_OK ? st : lacks_channel(receives, n_receives);
+}
+
+status comm_put_chain(comm *c, stream *s, int root, void *buf, size_t bytes, const travel_log *log)
+{
+    if (c->channel != NULL) return c->channel->chain(c->channel, s, root, buf, bytes, log);
+    return comm_size(c) == 1 ? ST_OK : err_set(ST_COMM, "%zu bytes from rank %d: no channel is open", bytes, root);
 }

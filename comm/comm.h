@@ -1,4 +1,5 @@
-/* Who takes part, and what they say to each other. comm.c is the same for all transports; mpi.c and single.c move bytes.
+/* Who takes part, and what they say to each other. comm.c is the same for all transports; mpi.c and single.c move bytes
+ * between hosts, channel.c and nccl.c between devices.
  * Built on it: exchange.h (keys and values for attention), grid.h (the ranks as replicas x ulysses x ring).
  *
  * Waits sleep between polls, so that a waiting rank leaves its core to a computing one. Host calls are made by one
@@ -43,6 +44,9 @@ status comm_agree(comm *c, status mine);
 /* Collective: fails on all ranks (status `st`), naming the ranks that differ, unless all have the same text. */
 status comm_same(comm *c, status st, const char *what, const char *text);
 
+/* Collective: fails on all ranks unless no two ranks of one host have the same text. */
+status comm_distinct(comm *c, status st, const char *what, const char *text);
+
 /* Collective, host memory. */
 status comm_bcast(comm *c, int root, void *buf, size_t bytes);
 status comm_min_int(comm *c, int *value); /* in: mine, out: the smallest */
@@ -63,10 +67,28 @@ typedef struct message {
     size_t bytes;
 } message;
 
-/* All of these at once, device memory; returns when all are done, so call it in stream order (stream_call). Messages
- * between two ranks arrive in the order given; those of 0 bytes are left out on both sides. Goes over the exchange channel
- * of c: not while an exchange (exchange.h) on c is between begin and end. */
-status comm_swap(comm *c, const message *sends, int n_sends, const message *receives, int n_receives);
+/* Opens what device memory needs to travel between the ranks of c: on a CUDA device NCCL, else MPI (*how tells, for
+ * people; static, may be NULL). Collective; once is enough. */
+status comm_open_channel(comm *c, device *dev, const char **how);
+/* Collective, before the device is closed; comm_close does it too. */
+void comm_close_channel(comm *c);
+
+/* Where a transfer tells what it does. */
+typedef struct travel_log {
+    int     hop;     /* of the watchdog; -1: it tells none */
+    double *seconds; /* that it has taken, waits for others included, are added here; NULL: nowhere */
+} travel_log;
+#define TRAVEL_LOG_NONE (&(travel_log){.hop = -1})
+
+/* Work of s, done in its order also after a failure: all of these messages at once, device memory. Messages between two
+ * ranks arrive in the order given; those of 0 bytes are left out on both sides. Lists of more than COMM_FEW messages, sends
+ * and receives together, stay until the work is done. Transfers of c follow each other in the order in which they are put, also
+ * on different streams. */
+enum { COMM_FEW = 8 };
+status comm_put_swap(comm *c, stream *s, const message *sends, int n_sends, const message *receives, int n_receives,
+                     const travel_log *log);
+/* Likewise: root's block, device memory, to all. */
+status comm_put_chain(comm *c, stream *s, int root, void *buf, size_t bytes, const travel_log *log);
 
 /* Seconds of a clock that only goes forward. */
 double comm_now(void);

@@ -109,40 +109,9 @@ int64_t exchange_bytes_sent(const exchange_layout *l, exchange_schedule schedule
 
 /* ---- transfers */
 
-typedef struct transfer {
-    kv_exchange *x;
-    const void  *from; /* ordered: also where it arrives */
-    void        *to;
-    size_t       from_bytes, to_bytes;
-    int          owner;
-    int          block; /* of the round */
-} transfer;
-
-static status do_chain(void *args)
+static travel_log log_of(kv_exchange *x, int block)
 {
-    const transfer *work = args;
-    transport      *t = work->x->comm->transport;
-    int64_t         sent = 0;
-    const double    began = comm_now();
-    watchdog_hop(work->x->comm, work->block);
-    status          st = t->chain(t, work->owner, work->to, work->to_bytes, &sent);
-    work->x->travel_s += comm_now() - began;
-    comm_count_bytes(work->x->comm, sent);
-    return st;
-}
-
-static status do_shift(void *args)
-{
-    const transfer *work = args;
-    const int       n = comm_size(work->x->comm), me = comm_rank(work->x->comm);
-    const double    began = comm_now();
-    message         sends = {.peer = (me + 1) % n, .bytes = work->from_bytes};
-    message         receives = {.peer = (me - 1 + n) % n, .data = work->to, .bytes = work->to_bytes};
-    memcpy(&sends.data, &work->from, sizeof(work->from)); /* only read */
-    watchdog_hop(work->x->comm, work->block);
-    status st = comm_swap(work->x->comm, &sends, 1, &receives, 1);
-    work->x->travel_s += comm_now() - began;
-    return st;
+    return (travel_log){.hop = block, .seconds = &x->travel_s};
 }
 
 static size_t bytes_of(const kv_exchange *x, int member)
@@ -152,16 +121,14 @@ static size_t bytes_of(const kv_exchange *x, int member)
 
 static status put_chain(kv_exchange *x, int block)
 {
-    status   st = ST_OK;
-    int      slot = block % 2, owner = x->owners[block];
-    bool     own = owner == x->layout.member;
-    transfer work = {.x = x, .block = block, .owner = owner, .to_bytes = bytes_of(x, owner)};
-    if (own)
-        memcpy(&work.to, &x->mine, sizeof(x->mine)); /* the root of a chain only reads */
-    else
-        work.to = x->buffer[slot];
+    status           st = ST_OK;
+    const int        slot = block % 2, owner = x->owners[block];
+    const bool       own = owner == x->layout.member;
+    const travel_log log = log_of(x, block);
+    void            *buf = x->buffer[slot];
+    if (own) memcpy(&buf, &x->mine, sizeof(x->mine)); /* the root of a chain only reads */
     TRY(stream_wait(x->travel, own ? x->mine_ready : x->consumed[slot]));
-    TRY(stream_call(x->travel, do_chain, &work, sizeof(work)));
+    TRY(comm_put_chain(x->comm, x->travel, owner, buf, bytes_of(x, owner), &log));
     TRY(event_record(own ? x->mine_sent : x->arrived[slot], x->travel));
 fail:
     return st;
@@ -170,13 +137,16 @@ fail:
 /* Transfer `block` of the classic ring brings that block; 0 is our own and needs none. */
 static status put_shift(kv_exchange *x, int block)
 {
-    status   st = ST_OK;
-    int      slot = (block - 1) % 2;
-    transfer work = {.x = x, .block = block, .from = block == 1 ? x->mine : x->buffer[block % 2], .to = x->buffer[slot],
-                     .from_bytes = bytes_of(x, x->owners[block - 1]), .to_bytes = bytes_of(x, x->owners[block])};
+    status           st = ST_OK;
+    const int        n = comm_size(x->comm), me = comm_rank(x->comm), slot = (block - 1) % 2;
+    const travel_log log = log_of(x, block);
+    const void      *from = block == 1 ? x->mine : x->buffer[block % 2];
+    message          sends = {.peer = (me + 1) % n, .bytes = bytes_of(x, x->owners[block - 1])};
+    message          receives = {(me - 1 + n) % n, x->buffer[slot], bytes_of(x, x->owners[block])};
+    memcpy(&sends.data, &from, sizeof(from)); /* only read */
     if (block == 1) TRY(stream_wait(x->travel, x->mine_ready));
     TRY(stream_wait(x->travel, x->consumed[slot]));
-    TRY(stream_call(x->travel, do_shift, &work, sizeof(work)));
+    TRY(comm_put_swap(x->comm, x->travel, &sends, 1, &receives, 1, &log));
     if (block == 1) TRY(event_record(x->mine_sent, x->travel));
     TRY(event_record(x->arrived[slot], x->travel));
 fail:
@@ -232,6 +202,17 @@ static status open_layout(kv_exchange *x, const kv_exchange_opts *opts)
     return ST_OK;
 }
 
+/* The failure of one ring is known to the ulysses groups that meet it. */
+static status open_channels(const kv_exchange_opts *opts)
+{
+    status st = comm_open_channel(opts->comm, opts->dev, NULL);
+    if (opts->ulysses == NULL) return st;
+    st = comm_agree(opts->ulysses, st);
+    if (st != ST_OK) return st;
+    st = comm_open_channel(opts->ulysses, opts->dev, NULL);
+    return comm_agree(opts->comm, st);
+}
+
 status kv_exchange_open(kv_exchange **out, const kv_exchange_opts *opts)
 {
     status       st = ST_OK;
@@ -261,6 +242,7 @@ status kv_exchange_open(kv_exchange **out, const kv_exchange_opts *opts)
 fail:
     st = comm_agree(opts->comm, st);
     if (opts->ulysses != NULL) st = comm_agree(opts->ulysses, st); /* each ulysses group meets every ring */
+    if (st == ST_OK) st = open_channels(opts);
     if (st != ST_OK) {
         kv_exchange_close(x);
         return st;

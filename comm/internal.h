@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "channel.h"
 #include "comm.h"
 #include "service.h"
 #include "transport.h"
@@ -12,6 +13,8 @@ struct comm {
     transport   *transport;
     comm        *whole; /* the first group, this one was split from it or is it: it counts bytes and has the service */
     service     *service;
+    channel     *channel; /* NULL until comm_open_channel, and for a rank alone */
+    bool         stages;  /* first group, for tests, set before channels are opened: stage transfers that could do without */
     _Atomic int64_t exchange_bytes;
 };
 

@@ -79,6 +79,7 @@ static void *serve(void *arg)
         const bool goes_on = !s->over && (t->rank == 0 || s->n_byes == 0);
         pthread_mutex_unlock(&s->lock);
         if (!goes_on) return NULL;
+        channel_tick(s);
         watchdog_tick(s);
     }
 }
@@ -91,6 +92,7 @@ static void release(service *s)
     pthread_cond_destroy(&s->nudge);
     pthread_mutex_destroy(&s->lock);
     pthread_mutex_destroy(&s->desk.listener_lock);
+    pthread_mutex_destroy(&s->channels_lock);
     free(s->desk.n_marks);
     watchdog_close(s);
     free(s);
@@ -110,6 +112,7 @@ status service_open(service **out, transport *t)
     pthread_condattr_destroy(&steady);
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->desk.listener_lock, NULL);
+    pthread_mutex_init(&s->channels_lock, NULL);
     TRY(watchdog_open(s));
     s->desk.n_marks = calloc((size_t)t->size, sizeof(*s->desk.n_marks));
     if (s->desk.n_marks == NULL) {

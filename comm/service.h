@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+#include "channel.h"
 #include "clerk.h"
 #include "transport.h"
 #include "watchdog.h"
@@ -67,7 +68,7 @@ typedef struct watchdog {
     double          moved, told, ticked; /* when; 0: never */
 } watchdog;
 
-typedef struct service {
+struct service {
     transport      *transport;
     pthread_t       thread;
     bool            has_thread;
@@ -77,7 +78,9 @@ typedef struct service {
     int             n_byes;
     clerk_desk      desk;
     watchdog        dog;
-} service;
+    pthread_mutex_t channels_lock;
+    channel        *channels; /* that can fail by themselves */
+};
 
 /* Collective, as service_close, which waits until all messages have arrived; together = false: not collective, after a
  * failure to open. */
@@ -95,6 +98,8 @@ void   watchdog_close(service *s);
 /* In the service thread: a record has come; a round of polls has ended. */
 status watchdog_receive(service *s, int from, const char *body, size_t bytes);
 void   watchdog_tick(service *s);
+/* Ends this process in some seconds, whatever may hang until then. */
+void   watchdog_last_resort(void);
 
 /* Pure arithmetic, for tests too: what is wrong at a moment, and with whom: silent[n] (WATCHDOG_DEADLOCK: with all). */
 watchdog_reason watchdog_judge(const watchdog_seat *seats, int n, double now, double timeout_s, bool *silent);

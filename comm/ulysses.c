@@ -99,30 +99,15 @@ void ulysses_close(ulysses *u)
     *u = (ulysses){0};
 }
 
-typedef struct swap_work {
-    ulysses *u;
-    int      swap;
-} swap_work;
-
-static status do_swap(void *args)
-{
-    const swap_work *work = args;
-    ulysses         *u = work->u;
-    const int        n = comm_size(u->group), at = work->swap * n;
-    const double     began = comm_now();
-    status           st = comm_swap(u->group, u->sends + at, n, u->receives + at, n);
-    *u->travel_s += comm_now() - began;
-    return st;
-}
-
 /* The swap starts when the work now on `compute` is done. */
 static status put_swap(ulysses *u, stream *compute, event *ready, int swap)
 {
     status    st = ST_OK;
-    swap_work work = {u, swap};
+    const int n = comm_size(u->group), at = swap * n;
     TRY(event_record(ready, compute));
     TRY(stream_wait(u->travel, ready));
-    TRY(stream_call(u->travel, do_swap, &work, sizeof(work)));
+    TRY(comm_put_swap(u->group, u->travel, u->sends + at, n, u->receives + at, n,
+                      &(travel_log){.hop = -1, .seconds = u->travel_s}));
 fail:
     return st;
 }

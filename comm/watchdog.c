@@ -143,6 +143,12 @@ static void end_at_once(int signal_number)
     _exit(ST_COMM);
 }
 
+void watchdog_last_resort(void)
+{
+    signal(SIGALRM, end_at_once);
+    alarm(LAST_RESORT_S);
+}
+
 /* w->found[n] has the silent ranks, their still_s how long they have been silent. */
 static void sound_alarm(service *s, watchdog_reason reason, int n)
 {
@@ -150,8 +156,7 @@ static void sound_alarm(service *s, watchdog_reason reason, int n)
     watchdog_alarm a = {.reason = reason, .ranks = w->found, .n_ranks = n, .text = "watchdog: a rank is silent"};
     char          *text = NULL;
     size_t         n_text = 0;
-    signal(SIGALRM, end_at_once);
-    alarm(LAST_RESORT_S);
+    watchdog_last_resort();
     for (int i = 0; i < n; i++)
         if (w->found[i].still_s > a.silent_s) a.silent_s = w->found[i].still_s;
     FILE *out = open_memstream(&text, &n_text);
@@ -164,6 +169,7 @@ static void sound_alarm(service *s, watchdog_reason reason, int n)
     pthread_mutex_lock(&w->words_lock);
     if (w->listener != NULL) w->listener(w->context, &a);
     pthread_mutex_unlock(&w->words_lock);
+    channel_abort_all(s);
     s->transport->abort(s->transport, ST_COMM);
     _exit(ST_COMM);
 }

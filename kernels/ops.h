@@ -55,7 +55,8 @@ typedef struct attention_args {
     void        *out;  /* written by the last block, with ldo */
     float       *state_max, *state_sum; /* n_q * n_heads; with state_out they may be NULL when first and last */
     float       *state_out;             /* n_q * n_heads * head_dim, not yet divided by the sum; the order inside the
-                                           three is the kernel's own, between calls of the same shape */
+                                           three is the kernel's own, between calls of the same shape;
+                                           it lies on whole 16 bytes */
     const float *q_keep; /* NULL, or [head_dim] of 1 and 0: a channel with 0 does not count in q k^T */
     const float *bias; /* NULL, or per head by key - query: bias[h * bias_ld + key - query + n_q - 1] (T5); one block only */
     int64_t      ldq, ldk, ldv, ldo, bias_ld;

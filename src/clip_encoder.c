@@ -114,6 +114,7 @@ void clip_encoder_close(clip_encoder *c)
 {
     if (c == NULL) return;
     device_free(c->opts.dev, c->norms);
+    device_forget(c->opts.dev);
     weights_close(c->files);
     free(c->layers);
     free(c);

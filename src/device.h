@@ -6,13 +6,15 @@
  *   strict  the cpu kernels behind separate memory: weights are lent as copies and spoiled with NaN on return, memory
  *           starts as NaN, and work is done only when somebody waits for it, by the waiting thread: one thread for all
  *           streams of the device. Finds stale pointers and missing waits.
- *   plain   the slow, readable kernels (tests) */
+ *   plain   the slow, readable kernels (tests)
+ *   cuda    one GPU: work is handed to it at once, host calls run on a thread of the CUDA driver and must not call CUDA
+ *           (kernels/cuda/cuda_device.h) */
 #ifndef DYPE_DEVICE_H
 #define DYPE_DEVICE_H
 
 #include "ops.h"
 
-typedef enum device_kind { DEVICE_CPU = 0, DEVICE_STRICT, DEVICE_PLAIN } device_kind;
+typedef enum device_kind { DEVICE_CPU = 0, DEVICE_STRICT, DEVICE_PLAIN, DEVICE_CUDA } device_kind;
 
 typedef struct device device;
 typedef struct stream stream; /* used by one caller at a time */
@@ -23,12 +25,22 @@ typedef struct device_opts {
     cpu_isa     isa;       /* at most the best of the processor */
     int         n_threads; /* of each operation, at least 1 */
     size_t      limit_bytes; /* 0: none; else device_alloc refuses beyond it */
+    int         ordinal;     /* cuda: which of the GPUs that this process sees */
 } device_opts;
 #define DEVICE_OPTS_INIT ((device_opts){.kind = DEVICE_CPU, .isa = cpu_isa_best(), .n_threads = 1})
 
 status device_open(device **out, const device_opts *opts);
 void   device_close(device *dev); /* accepts NULL; streams and memory of the device must be closed before */
 const char *device_name(const device *dev); /* "cpu (avx2)"; lent */
+device_kind device_kind_of(const device *dev);
+
+/* GPUs of compute capability 8.0 or later that this process sees; ST_DEVICE, naming the CUDA error, when there is none. */
+status device_gpu_count(int *out);
+/* Bytes of the GPU that are free now; 0 where memory is the host's. */
+size_t device_memory_free(device *dev);
+/* What tells one GPU of a host from another, whatever each process sees of them. */
+enum { DEVICE_GPU_ID = 64 };
+status device_gpu_id(int ordinal, char out[DEVICE_GPU_ID]);
 
 /* Memory, 64-byte aligned. `what` names it in errors. */
 status device_alloc(device *dev, size_t bytes, const char *what, void **out);
@@ -36,9 +48,13 @@ void   device_free(device *dev, void *ptr); /* accepts NULL; no work that uses i
 size_t device_peak_bytes(const device *dev);
 
 /* Lends host memory (mapped weights) to the work that follows on s; *out is its address on the device. The host memory
- * must stay until stream_return, itself in stream order, gives it back. Free of cost where memory is shared. */
+ * must stay until stream_return, itself in stream order, gives it back. Free of cost where memory is shared; a
+ * GPU keeps what it was lent as long as there is room, and finds it again by address and size. */
 status stream_lend(stream *s, const void *host, size_t bytes, const void **out);
 status stream_return(stream *s, const void *ptr);
+/* Before host memory goes that was ever lent, all of it given back: a device may keep copies for the next time, by
+ * address. */
+void device_forget(device *dev);
 
 status stream_open(stream **out, device *dev);
 void   stream_close(stream *s); /* waits for its work; accepts NULL */

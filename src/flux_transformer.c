@@ -146,6 +146,7 @@ void flux_transformer_close(flux_transformer *f)
     flux_transformer_release(f);
     device_free(f->opts.dev, f->scales);
     free(f->block_scales);
+    device_forget(f->opts.dev);
     flux_weights_close(f->weights);
     free(f);
 }

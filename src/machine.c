@@ -239,22 +239,30 @@ fail:
 static status measure_link(bench *b, machine *out)
 {
     enum { BYTES = 4 << 20, TIMES = 4 };
-    status    st = ST_OK;
-    const int n = comm_size(b->comm), rank = comm_rank(b->comm);
-    char     *from = malloc(BYTES), *to = malloc(BYTES);
-    TRY(comm_agree(b->comm, from != NULL && to != NULL ? ST_OK : err_set(ST_NO_MEMORY, "%d bytes", 2 * BYTES)));
-    memset(from, 1, BYTES);
-    double best = INFINITY;
-    for (int i = 0; i < TIMES && n > 1; i++) {
+    status         st = ST_OK;
+    const int      n = comm_size(b->comm), rank = comm_rank(b->comm);
+    arena          memory = {0};
+    unsigned char *from = NULL, *to = NULL;
+    double         best = INFINITY;
+    arena_plan(&memory, &from, BYTES, "messages");
+    arena_plan(&memory, &to, BYTES, "messages");
+    if (n == 1) {
+        out->link = INFINITY;
+        return ST_OK;
+    }
+    TRY(comm_open_channel(b->comm, b->dev, NULL));
+    TRY(comm_agree(b->comm, arena_take(&memory, b->dev, "measuring a link")));
+    TRY(stream_copy(b->s, from, b->memory.base, arena_bytes(&b->memory) < BYTES ? arena_bytes(&b->memory) : BYTES));
+    for (int i = 0; i < TIMES; i++) {
         const message sends = {(rank + 1) % n, from, BYTES}, receives = {(rank - 1 + n) % n, to, BYTES};
         const double  began = comm_now();
-        TRY(comm_swap(b->comm, &sends, 1, &receives, 1));
+        TRY(comm_put_swap(b->comm, b->s, &sends, 1, &receives, 1, TRAVEL_LOG_NONE));
+        TRY(stream_sync(b->s));
         if (i > 0) best = fmin(best, comm_now() - began);
     }
-    out->link = n > 1 ? BYTES / best : INFINITY;
+    out->link = BYTES / best;
 fail:
-    free(from);
-    free(to);
+    arena_free(&memory);
     return st;
 }
 
@@ -363,7 +371,8 @@ status machine_measure(machine *out, comm *c, device *dev, const model *m, dtype
 {
     status  st = ST_OK;
     bench   b = {.dev = dev, .comm = c, .type = type, .load = load, .budget_s = budget_s / (N_PRODUCTS + 3 + m->vae.n_blocks)};
-    machine found = {.measured = true, .overhead = 1, .memory_bytes = machine_memory_available()};
+    machine found = {.measured = true, .overhead = 1, .own_memory = device_kind_of(dev) == DEVICE_CUDA};
+    found.memory_bytes = found.own_memory ? (int64_t)device_memory_free(dev) : machine_memory_available();
     const int wide = m->vae.block_out_channels[m->vae.n_blocks - 1];
     if (n_rows < ROW_TILE) n_rows = ROW_TILE;
     if (n_keys < KEY_TILE) n_keys = KEY_TILE;

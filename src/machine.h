@@ -20,7 +20,8 @@ typedef struct machine {
     double  link;                   /* bytes/s that a rank sends while another sends to it */
     double  png;                    /* bytes/s of 8-bit samples that rank 0 hashes and writes as PNG: one core */
     double  overhead;               /* factor on all: 1 when measured */
-    int64_t memory_bytes;           /* that a rank may use */
+    int64_t memory_bytes;           /* that a rank may use; a measured node's ranks together, unless own_memory */
+    bool    own_memory;             /* measured on a GPU: a rank's memory is its own, and weights may pass through it */
 } machine;
 
 /* NULL-terminated names for --for. */

@@ -21,6 +21,11 @@
 #include "signals.h"
 #include "watchdog.h"
 
+#ifdef WITH_CUDA
+static const bool HAS_CUDA = true;
+#else
+static const bool HAS_CUDA = false;
+#endif
 static const double HASHING_TELL_S = 2.0; /* between lines about a slow hash */
 
 typedef struct program {
@@ -114,23 +119,65 @@ fail:
     return st;
 }
 
-/* The lowest instruction set of all ranks, so that they compute the same bits. */
+/* The GPU of this rank: of its number among the ranks of its node; where a launcher shows each rank but one, that one. */
+static status choose_gpu(const program *p, int n_gpus, int *ordinal)
+{
+    const int n_local = comm_local_size(p->comm);
+    if (n_gpus > 1 && n_gpus < n_local)
+        return err_set(ST_DEVICE, "fewer GPUs than ranks on %s: got %d, want %d, one for each rank", comm_host(p->comm), n_gpus,
+                       n_local);
+    *ordinal = n_gpus == 1 ? 0 : comm_local_rank(p->comm);
+    return ST_OK;
+}
+
+/* Whether to compute on GPUs, and on which. When no rank has one, --backend auto takes the cpu and says why. */
+static status choose_backend(program *p, device_opts *opts)
+{
+    status     st = ST_OK;
+    int        n_gpus = 0;
+    char       id[DEVICE_GPU_ID] = "";
+    const bool asked = p->options.backend == BACKEND_CUDA;
+    if (!asked && (p->options.backend != BACKEND_AUTO || !HAS_CUDA)) return ST_OK;
+    const status found_st = device_gpu_count(&n_gpus);
+    int          none = found_st != ST_OK; /* 1 for all when no rank has a GPU: then it is no mistake */
+    TRY(comm_min_int(p->comm, &none));
+    st = comm_agree(p->comm, found_st);
+    if (st != ST_OK && none && !asked) {
+        report_line(p->report, "computing on the processor: %s", err_text());
+        err_clear();
+        return ST_OK;
+    }
+    TRY(st);
+    TRY(comm_agree(p->comm, choose_gpu(p, n_gpus, &opts->ordinal)));
+    TRY(comm_agree(p->comm, device_gpu_id(opts->ordinal, id)));
+    TRY(comm_distinct(p->comm, ST_DEVICE, "GPU", id));
+    opts->kind = DEVICE_CUDA;
+fail:
+    return st;
+}
+
+/* GPUs of one kind, or the lowest instruction set of all ranks: so that they compute the same bits. */
 static status open_device(program *p)
 {
-    status st = ST_OK;
-    int    isa = (int)(p->options.isa_given ? p->options.isa : cpu_isa_best());
-    if (p->options.backend == BACKEND_CUDA) {
-        st = err_set(ST_DEVICE, "--backend cuda: this build has no CUDA backend; use auto, cpu or strict");
-    } else if (isa > (int)cpu_isa_best()) {
+    status      st = ST_OK;
+    int         isa = (int)(p->options.isa_given ? p->options.isa : cpu_isa_best());
+    const char *how = NULL;
+    device_opts opts = {.kind = p->options.backend == BACKEND_STRICT ? DEVICE_STRICT : DEVICE_CPU,
+                        .limit_bytes = p->options.memory_limit};
+    if (isa > (int)cpu_isa_best())
         st = err_set(ST_DEVICE, "--isa %s: this processor has only %s", cpu_isa_name((cpu_isa)isa),
                      cpu_isa_name(cpu_isa_best()));
-    }
     TRY(comm_agree(p->comm, st));
     TRY(comm_min_int(p->comm, &isa));
+    TRY(choose_backend(p, &opts));
     p->n_threads = choose_threads(p);
-    TRY(comm_agree(p->comm, device_open(&p->dev, &(device_opts){
-        .kind = p->options.backend == BACKEND_STRICT ? DEVICE_STRICT : DEVICE_CPU, .isa = (cpu_isa)isa,
-        .n_threads = p->n_threads, .limit_bytes = p->options.memory_limit})));
+    opts.isa = (cpu_isa)isa;
+    opts.n_threads = p->n_threads;
+    TRY(comm_agree(p->comm, device_open(&p->dev, &opts)));
+    TRY(comm_same(p->comm, ST_DEVICE, "device", device_name(p->dev)));
+    if (opts.kind != DEVICE_CUDA || comm_size(p->comm) == 1) return ST_OK;
+    TRY(comm_open_channel(p->comm, p->dev, &how));
+    report_line(p->report, "transfers between GPUs: %s", how);
 fail:
     return st;
 }
@@ -550,8 +597,9 @@ static void close_all(program *p)
 {
     renderer_close(p->renderer);
     dump_close(p->dump);
-    device_close(p->dev);
     grid_close(&p->grid);
+    comm_close_channel(p->comm);
+    device_close(p->dev);
     report_close(p->lead_report);
     model_close(p->model);
     for (size_t i = 0; p->refused != NULL && i < p->job->n_pictures; i++) free(p->refused[i]);

@@ -12,6 +12,9 @@
 
 enum { TEXT_ROWS_SCHNELL = 256 };
 static const double GB = 1e9;
+/* What a GPU wants beside the buffers of a phase when weights pass through it (docs/cuda.md): 1 GiB of them, 1/2 that stays
+ * free, 1 for products and libraries. */
+static const int64_t STREAM_BYTES = (int64_t)5 << 29;
 
 /* ---- counts */
 
@@ -251,6 +254,14 @@ static status plan_ranks(plan *p, const plan_opts *opts)
  * node. */
 static int64_t needed(const plan *p, const plan_opts *opts)
 {
+    if (p->machine.own_memory) { /* weights that find no room are streamed */
+        int64_t most = 0;
+        for (int r = 0; r < p->shape.ulysses * p->shape.ring; r++) {
+            const plan_rank *k = &p->ranks[r];
+            most = at_least(most, at_least(at_least(k->denoise_bytes, k->decode_bytes), k->encode_bytes) + STREAM_BYTES);
+        }
+        return most;
+    }
     if (!p->machine.measured) {
         int64_t most = 0;
         for (int r = 0; r < p->shape.ulysses * p->shape.ring; r++) {
@@ -464,13 +475,14 @@ status plan_fits(const plan *p, const plan_opts *opts)
     if (want <= limit) return ST_OK;
     if (size_that_fits(opts, limit, &width, &height))
         snprintf(size, sizeof(size), "; %d x %d would fit", width, height);
-    if (!p->machine.measured) n = ranks_that_fit(opts, limit);
+    const bool per_rank = !p->machine.measured || p->machine.own_memory;
+    if (per_rank) n = ranks_that_fit(opts, limit);
     if (n > 0) snprintf(ranks, sizeof(ranks), "; %d ranks would fit", n);
-    if (p->machine.measured)
+    if (!per_rank)
         snprintf(ranks, sizeof(ranks), "; so would the same on %lld nodes like this one",
                  (long long)((want + limit - 1) / at_least(limit, 1)));
     return err_set(ST_NO_MEMORY, "%s: %d x %d on %d rank%s needs %.2f GB %s, %s has %.2f GB%s%s", opts->picture->id,
                    opts->picture->width, opts->picture->height, opts->n_ranks, opts->n_ranks == 1 ? "" : "s",
-                   (double)want / GB, p->machine.measured ? "on this node" : "on a rank", p->machine.name,
+                   (double)want / GB, per_rank ? "on a rank" : "on this node", p->machine.name,
                    (double)limit / GB, size, ranks);
 }

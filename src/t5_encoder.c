@@ -118,6 +118,7 @@ void t5_encoder_close(t5_encoder *t)
 {
     if (t == NULL) return;
     device_free(t->opts.dev, t->scales);
+    device_forget(t->opts.dev);
     weights_close(t->files);
     free(t->layers);
     free(t);

@@ -503,7 +503,7 @@ status vae_decoder_decode(vae_decoder *v, const geometry *g, const float *packed
                        .compute = v->opts.compute, .tap = v->opts.tap};
     decode_memory m = {0};
     float        *mine = NULL;
-    TRY(vae_strips_open(&w.strips, v->opts.comm, g, v->opts.compute));
+    TRY(vae_strips_open(&w.strips, v->opts.comm, g, v->opts.dev, v->opts.compute));
     if (w.strips.rank < w.strips.n_strips) {
         plan_decode(g, &w, &m);
         st = comm_agree(w.strips.group, arena_take(&m.arena, v->opts.dev, "VAE decoder"));

@@ -27,7 +27,7 @@ pixel_range vae_strip_keys(const geometry *g, int n_strips, int index)
                          least((own.end + KEY_TILE - 1) / KEY_TILE * KEY_TILE, n)};
 }
 
-status vae_strips_open(vae_strips *s, comm *whole, const geometry *g, stream *compute)
+status vae_strips_open(vae_strips *s, comm *whole, const geometry *g, device *dev, stream *compute)
 {
     status st = ST_OK;
     *s = (vae_strips){.whole = whole, .compute = compute, .rank = comm_rank(whole),
@@ -38,7 +38,11 @@ status vae_strips_open(vae_strips *s, comm *whole, const geometry *g, stream *co
     s->receives = calloc((size_t)s->n_strips, sizeof(*s->receives));
     if (s->sends == NULL || s->receives == NULL) st = err_set(ST_NO_MEMORY, "messages of %d strips", s->n_strips);
     TRY(comm_agree(whole, st));
-    TRY(comm_split(&s->group, whole, has_rows ? 0 : 1, s->rank));
+    if (s->n_strips == comm_size(whole))
+        s->group = whole;
+    else
+        TRY(comm_split(&s->group, whole, has_rows ? 0 : 1, s->rank));
+    TRY(comm_agree(whole, has_rows ? comm_open_channel(s->group, dev, NULL) : ST_OK));
     return ST_OK;
 fail:
     vae_strips_close(s);
@@ -47,96 +51,52 @@ fail:
 
 void vae_strips_close(vae_strips *s)
 {
-    comm_close(s->group);
+    if (s->group != s->whole) comm_close(s->group);
     free(s->sends);
     free(s->receives);
     *s = (vae_strips){0};
 }
 
-/* At most two messages each way, made now and swapped in stream order. */
-typedef struct swap_work {
-    comm   *group;
-    message sends[2], receives[2];
-} swap_work;
-
-static status do_swap(void *args)
-{
-    const swap_work *work = args;
-    return comm_swap(work->group, work->sends, 2, work->receives, 2);
-}
-
 status vae_strips_halo(vae_strips *s, void *x, int32_t n_rows, size_t row_bytes, void *above, void *below)
 {
-    swap_work      work = {.group = s->group};
+    message        sends[2] = {{0}}, receives[2] = {{0}};
     unsigned char *last = (unsigned char *)x + (size_t)(n_rows - 1) * row_bytes;
     if (s->n_strips == 1) return ST_OK;
     if (s->rank > 0) {
-        work.sends[0] = (message){s->rank - 1, x, row_bytes};
-        work.receives[0] = (message){s->rank - 1, above, row_bytes};
+        sends[0] = (message){s->rank - 1, x, row_bytes};
+        receives[0] = (message){s->rank - 1, above, row_bytes};
     }
     if (s->rank < s->n_strips - 1) {
-        work.sends[1] = (message){s->rank + 1, last, row_bytes};
-        work.receives[1] = (message){s->rank + 1, below, row_bytes};
+        sends[1] = (message){s->rank + 1, last, row_bytes};
+        receives[1] = (message){s->rank + 1, below, row_bytes};
     }
-    return stream_call(s->compute, do_swap, &work, sizeof(work));
+    return comm_put_swap(s->group, s->compute, sends, 2, receives, 2, TRAVEL_LOG_NONE);
 }
 
 status vae_strips_take_carry(vae_strips *s, double *carry, size_t bytes)
 {
-    swap_work work = {.group = s->group};
+    const message above = {s->rank - 1, carry, bytes};
     if (s->rank == 0) return ST_OK;
-    work.receives[0] = (message){s->rank - 1, carry, bytes};
-    return stream_call(s->compute, do_swap, &work, sizeof(work));
+    return comm_put_swap(s->group, s->compute, NULL, 0, &above, 1, TRAVEL_LOG_NONE);
 }
-
-typedef struct pass_work {
-    comm   *group;
-    double *carry, *total;
-    size_t  bytes;
-} pass_work;
 
 /* Down to the next strip; from the last one to all. */
-static status do_pass(void *args)
-{
-    status           st = ST_OK;
-    const pass_work *work = args;
-    const int        rank = comm_rank(work->group), last = comm_size(work->group) - 1;
-    if (rank < last) {
-        TRY(comm_swap(work->group, &(message){rank + 1, work->carry, work->bytes}, 1, NULL, 0));
-        TRY(comm_swap(work->group, NULL, 0, &(message){last, work->total, work->bytes}, 1));
-        return ST_OK;
-    }
-    for (int r = 0; r < last; r++) TRY(comm_swap(work->group, &(message){r, work->total, work->bytes}, 1, NULL, 0));
-fail:
-    return st;
-}
-
 status vae_strips_pass_carry(vae_strips *s, double *carry, double *total, size_t bytes)
 {
-    pass_work work = {s->group, carry, total, bytes};
-    if (s->rank == s->n_strips - 1) {
-        status st = stream_copy(s->compute, total, carry, bytes);
-        if (st != ST_OK || s->n_strips == 1) return st;
-    }
-    return stream_call(s->compute, do_pass, &work, sizeof(work));
-}
-
-typedef struct edges_work {
-    comm          *group;
-    const message *sends, *receives;
-} edges_work;
-
-static status do_edges(void *args)
-{
-    const edges_work *work = args;
-    const int         n = comm_size(work->group);
-    return comm_swap(work->group, work->sends, n, work->receives, n);
+    status        st = ST_OK;
+    const int     last = s->n_strips - 1;
+    const message below = {s->rank + 1, carry, bytes};
+    if (s->rank == last) TRY(stream_copy(s->compute, total, carry, bytes));
+    if (s->n_strips == 1) return ST_OK;
+    if (s->rank < last) TRY(comm_put_swap(s->group, s->compute, &below, 1, NULL, 0, TRAVEL_LOG_NONE));
+    TRY(comm_put_chain(s->group, s->compute, last, total, bytes, TRAVEL_LOG_NONE));
+fail:
+    return st;
 }
 
 status vae_strips_edges(vae_strips *s, const geometry *g, void *head, void *block, size_t row_bytes)
 {
     const pixel_range own = vae_strip_pixels(g, s->n_strips, s->rank), keys = vae_strip_keys(g, s->n_strips, s->rank);
-    edges_work        work = {s->group, s->sends, s->receives};
     if (s->n_strips == 1) return ST_OK;
     for (int r = 0; r < s->n_strips; r++) {
         const pixel_range theirs = vae_strip_pixels(g, s->n_strips, r), want = vae_strip_keys(g, s->n_strips, r);
@@ -151,5 +111,5 @@ status vae_strips_edges(vae_strips *s, const geometry *g, void *head, void *bloc
             if (first < end) s->receives[r].bytes = (size_t)(end - first) * row_bytes;
         }
     }
-    return stream_call(s->compute, do_edges, &work, sizeof(work));
+    return comm_put_swap(s->group, s->compute, s->sends, s->n_strips, s->receives, s->n_strips, TRAVEL_LOG_NONE);
 }

@@ -18,7 +18,7 @@
 
 typedef struct vae_strips {
     comm    *whole;  /* borrowed */
-    comm    *group;  /* the ranks that have rows, top to bottom; NULL on the others */
+    comm    *group;  /* the ranks that have rows, top to bottom; whole itself when all have */
     stream  *compute;
     int      rank, n_strips;
     strip    mine;
@@ -33,7 +33,7 @@ pixel_range vae_strip_pixels(const geometry *g, int n_strips, int index);
 pixel_range vae_strip_keys(const geometry *g, int n_strips, int index);
 
 /* Collective over whole. */
-status vae_strips_open(vae_strips *s, comm *whole, const geometry *g, stream *compute);
+status vae_strips_open(vae_strips *s, comm *whole, const geometry *g, device *dev, stream *compute);
 void   vae_strips_close(vae_strips *s); /* also all zero */
 
 /* x: [n_rows, row_bytes], device. above, below: room for a row; used where there is a neighbour. */

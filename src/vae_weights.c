@@ -181,6 +181,7 @@ void vae_weights_close(vae_weights *w)
 {
     if (w == NULL) return;
     device_free(w->dev, w->norms);
+    device_forget(w->dev);
     weights_close(w->files);
     free(w);
 }

@@ -70,9 +70,9 @@ enum { N_CASES = sizeof(cases) / sizeof(cases[0]) };
 static void check_all(dtype type, bool clip)
 {
     rig_device devices[RIG_DEVICES];
-    rig_devices(devices);
+    const int n_devices = rig_devices(devices);
     vectors *v = vectors_open("text");
-    for (int d = 0; d < RIG_DEVICES; d++) {
+    for (int d = 0; d < n_devices; d++) {
         for (int i = 0; i < N_CASES; i++) {
             if (type == DT_BF16 && !cases[i].bf16) continue;
             rig r;

@@ -171,8 +171,8 @@ static bool is_for(const rig_device *dev, const shape *s)
 static void check_shapes(dtype type)
 {
     rig_device devices[RIG_DEVICES];
-    rig_devices(devices);
-    for (int d = 0; d < RIG_DEVICES; d++) {
+    const int n_devices = rig_devices(devices);
+    for (int d = 0; d < n_devices; d++) {
         for (int i = 0; i < N_SHAPES; i++) {
             if (!is_for(&devices[d], &shapes[i]) || (type == DT_BF16 && !shapes[i].bf16)) continue;
             rig r;

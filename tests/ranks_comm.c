@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "exchange.h"
@@ -149,6 +150,7 @@ static void exchange(comm *c, device_kind kind, const plan *p)
     int64_t      before = comm_exchange_bytes(c);
     size_t       n_all = 0, at = 0;
     opts.kind = kind;
+    opts.ordinal = comm_world_rank(c); /* of a GPU */
     for (int r = 0; r < n; r++) n_all += (size_t)p->n_rows[r] * ROW_FLOATS;
     const size_t n_mine = (size_t)p->n_rows[rank] * ROW_FLOATS;
     float *mine = NULL, *seen = malloc((n_all + 1) * sizeof(float));
@@ -200,6 +202,7 @@ static void exchange(comm *c, device_kind kind, const plan *p)
     kv_exchange_close(x);
     device_free(dev, mine);
     stream_close(s);
+    comm_close_channel(c);
     device_close(dev);
     free(host);
     free(seen);
@@ -235,36 +238,96 @@ static void an_exchange_that_one_rank_cannot_open(comm *c)
         CHECK(strncmp(err_text(), want, strlen(want)) == 0);
     }
     kv_exchange_close(x);
+    comm_close_channel(c);
     device_close(dev);
 }
 
 /* Runs of bytes between all pairs of ranks: rank a sends b (a + 1) * 1000 + b bytes, all at once; also none at all. */
-static void swaps(comm *c)
+static void swaps(comm *c, device_kind kind)
 {
     enum { MOST = 9 * 1000 };
-    const int n = comm_size(c), rank = comm_rank(c);
-    uint8_t  *out = malloc(MAX_RANKS * MOST), *in = malloc(MAX_RANKS * MOST);
-    message   sends[MAX_RANKS], receives[MAX_RANKS];
-    int64_t   before = comm_exchange_bytes(c), want = 0;
-    CHECK(out != NULL && in != NULL);
-    memset(in, 255, MAX_RANKS * MOST);
+    const int   n = comm_size(c), rank = comm_rank(c);
+    uint8_t    *host = malloc(MAX_RANKS * MOST), *out = NULL, *in = NULL;
+    device     *dev = NULL;
+    stream     *s = NULL;
+    message     sends[MAX_RANKS], receives[MAX_RANKS];
+    int64_t     before = comm_exchange_bytes(c), want = 0;
+    double      seconds = 0;
+    device_opts opts = DEVICE_OPTS_INIT;
+    opts.kind = kind;
+    opts.ordinal = comm_world_rank(c); /* of a GPU */
+    CHECK(host != NULL && device_open(&dev, &opts) == ST_OK && stream_open(&s, dev) == ST_OK);
+    CHECK(device_alloc(dev, MAX_RANKS * MOST, "sends", (void **)&out) == ST_OK);
+    CHECK(device_alloc(dev, MAX_RANKS * MOST, "receives", (void **)&in) == ST_OK);
+    CHECK(comm_open_channel(c, dev, NULL) == ST_OK);
+    memset(host, 255, MAX_RANKS * MOST);
+    CHECK(stream_copy_in(s, in, host, MAX_RANKS * MOST) == ST_OK && stream_sync(s) == ST_OK);
     for (int r = 0; r < n; r++) {
         const size_t to = r == rank || r == 5 ? 0 : (size_t)(rank + 1) * 1000 + (size_t)r;
         const size_t from = r == rank || rank == 5 ? 0 : (size_t)(r + 1) * 1000 + (size_t)rank;
-        for (size_t i = 0; i < to; i++) out[r * MOST + (int)i] = (uint8_t)(((size_t)(rank * 31 + r * 7) + i) % 251);
+        for (size_t i = 0; i < to; i++) host[r * MOST + (int)i] = (uint8_t)(((size_t)(rank * 31 + r * 7) + i) % 251);
         sends[r] = (message){r, out + r * MOST, to};
         receives[r] = (message){r, in + r * MOST, from};
         want += (int64_t)to;
     }
-    CHECK(comm_swap(c, sends, n, receives, n) == ST_OK);
+    CHECK(stream_copy_in(s, out, host, MAX_RANKS * MOST) == ST_OK);
+    CHECK(comm_put_swap(c, s, sends, n, receives, n, &(travel_log){.hop = -1, .seconds = &seconds}) == ST_OK);
+    CHECK(stream_sync(s) == ST_OK); /* host is read until here */
+    CHECK(stream_copy_out(s, host, in, MAX_RANKS * MOST) == ST_OK && stream_sync(s) == ST_OK);
     CHECK(comm_exchange_bytes(c) - before == want);
+    CHECK(n == 1 || seconds > 0);
     for (int r = 0; r < n; r++) {
         for (size_t i = 0; i < receives[r].bytes; i++)
-            CHECK(in[r * MOST + (int)i] == ((size_t)(r * 31 + rank * 7) + i) % 251);
-        CHECK(in[r * MOST + (int)receives[r].bytes] == 255);
+            CHECK(host[r * MOST + (int)i] == ((size_t)(r * 31 + rank * 7) + i) % 251);
+        CHECK(host[r * MOST + (int)receives[r].bytes] == 255);
     }
-    free(out);
-    free(in);
+    if (n == 1) { /* nobody to send to */
+        CHECK(comm_put_swap(c, s, &(message){0, out, 1}, 1, NULL, 0, TRAVEL_LOG_NONE) == ST_COMM);
+        CHECK(comm_put_chain(c, s, 0, out, 1, TRAVEL_LOG_NONE) == ST_OK);
+    }
+    device_free(dev, out);
+    device_free(dev, in);
+    stream_close(s);
+    comm_close_channel(c);
+    device_close(dev);
+    free(host);
+}
+
+static status sleep_a_little(void *unused)
+{
+    (void)unused;
+    usleep(50000);
+    return ST_OK;
+}
+
+/* Two blocks of rank 0 on two streams; on one rank the first stream comes late. Each block still arrives in its own place. */
+static void two_streams(comm *c, device_kind kind)
+{
+    enum { N = 50000 };
+    const int   n = comm_size(c), rank = comm_rank(c);
+    float      *host = malloc(2 * N * sizeof(float)), *blocks = NULL;
+    device     *dev = NULL;
+    stream     *late = NULL, *s = NULL;
+    device_opts opts = DEVICE_OPTS_INIT;
+    opts.kind = kind;
+    opts.ordinal = comm_world_rank(c);
+    CHECK(host != NULL && device_open(&dev, &opts) == ST_OK && stream_open(&late, dev) == ST_OK && stream_open(&s, dev) == ST_OK);
+    CHECK(device_alloc(dev, 2 * N * sizeof(float), "blocks", (void **)&blocks) == ST_OK);
+    CHECK(comm_open_channel(c, dev, NULL) == ST_OK);
+    for (int i = 0; i < 2 * N; i++) host[i] = rank == 0 ? (float)i : -1;
+    CHECK(stream_copy_in(s, blocks, host, 2 * N * sizeof(float)) == ST_OK && stream_sync(s) == ST_OK);
+    if (rank == n - 1) CHECK(stream_call(late, sleep_a_little, NULL, 0) == ST_OK);
+    CHECK(comm_put_chain(c, late, 0, blocks, N * sizeof(float), TRAVEL_LOG_NONE) == ST_OK);
+    CHECK(comm_put_chain(c, s, 0, blocks + N, N * sizeof(float), TRAVEL_LOG_NONE) == ST_OK);
+    CHECK(stream_sync(s) == ST_OK && stream_sync(late) == ST_OK);
+    CHECK(stream_copy_out(s, host, blocks, 2 * N * sizeof(float)) == ST_OK && stream_sync(s) == ST_OK);
+    for (int i = 0; i < 2 * N; i++) CHECK(host[i] == (float)i);
+    device_free(dev, blocks);
+    stream_close(late);
+    stream_close(s);
+    comm_close_channel(c);
+    device_close(dev);
+    free(host);
 }
 
 /* Every grid of n ranks: places, groups, and messages that name ranks as mpirun counts them. */
@@ -326,11 +389,14 @@ static void heads_and_rows(comm *c, device_kind kind, int ulysses, exchange_sche
     for (int r = 0; r < n; r++) total += rows_of[r];
     for (int r = 0; r < rank; r++) first += rows_of[r];
     opts.kind = kind;
+    opts.ordinal = comm_world_rank(c); /* of a GPU */
     CHECK(grid_open(&g, c, (grid_shape){1, ulysses, n / ulysses}) == ST_OK);
     CHECK(device_open(&dev, &opts) == ST_OK && stream_open(&s, dev) == ST_OK && host != NULL && seen != NULL && home != NULL);
     CHECK(device_alloc(dev, n_mine * row_bytes, "kv", (void **)&kv) == ST_OK);
     CHECK(device_alloc(dev, n_mine * ALL * sizeof(float), "q", (void **)&q) == ST_OK);
     CHECK(device_alloc(dev, n_mine * 2 * ALL * sizeof(float), "out", (void **)&out) == ST_OK);
+    memset(home, 0, (n_mine + 1) * 2 * ALL * sizeof(float)); /* rows of outputs lie apart: what is between is read too */
+    CHECK(stream_copy_in(s, out, home, n_mine * 2 * ALL * sizeof(float)) == ST_OK && stream_sync(s) == ST_OK);
     const int64_t before = comm_exchange_bytes(c);
     CHECK(kv_exchange_open(&x, &(kv_exchange_opts){.comm = g.ring, .ulysses = g.ulysses, .dev = dev, .n_rows = rows_of,
                                                    .row_bytes = row_bytes, .n_heads = HEADS, .schedule = schedule}) == ST_OK);
@@ -407,15 +473,44 @@ static void heads_and_rows(comm *c, device_kind kind, int ulysses, exchange_sche
     device_free(dev, q);
     device_free(dev, out);
     stream_close(s);
-    device_close(dev);
     grid_close(&g);
+    device_close(dev);
     free(host);
     free(seen);
     free(home);
 }
 
-static int worker(int argc, char **argv, int n_ranks)
+/* All that moves device memory, on each kind of device. */
+static void device_memory(comm *c, int n_ranks, const device_kind kinds[2])
 {
+    static const plan *const plans[] = {&UNEVEN, &REVERSED, &LAST_ONLY, &NOTHING, &CLASSIC, &CLASSIC_LAST};
+    for (size_t k = 0; k < 2 && (k == 0 || kinds[k] != kinds[0]); k++)
+        for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) exchange(c, kinds[k], plans[i]);
+    if (n_ranks <= 3) exchange(c, kinds[0], &LARGE);
+    for (size_t k = 0; k < 2 && (k == 0 || kinds[k] != kinds[0]); k++) {
+        swaps(c, kinds[k]);
+        two_streams(c, kinds[k]);
+        for (int ulysses = 1; ulysses <= n_ranks; ulysses++)
+            for (int schedule = 0; n_ranks % ulysses == 0 && schedule < 2; schedule++)
+                heads_and_rows(c, kinds[k], ulysses, (exchange_schedule)schedule);
+    }
+}
+
+/* The same for a device whose memory the host does not see: channels opened from now on stage what they send. */
+static void staged_device_memory(comm *c, int n_ranks, const device_kind kinds[2])
+{
+    comm *part = NULL;
+    c->stages = true;
+    CHECK(comm_split(&part, c, 0, comm_rank(c)) == ST_OK);
+    device_memory(part, n_ranks, kinds);
+    comm_close(part);
+    c->stages = false;
+}
+
+/* On GPUs only what moves device memory. */
+static int worker(int argc, char **argv, int n_ranks, bool on_gpu)
+{
+    static const device_kind host_kinds[] = {DEVICE_CPU, DEVICE_STRICT}, gpu_kinds[] = {DEVICE_CUDA, DEVICE_CUDA};
     comm *c = NULL;
     if (comm_open(&c, &argc, &argv) != ST_OK) {
         fprintf(stderr, "%s\n", err_text());
@@ -423,6 +518,12 @@ static int worker(int argc, char **argv, int n_ranks)
     }
     CHECK(comm_size(c) == n_ranks); /* an mpirun of another MPI starts many ranks that are each alone */
     CHECK(comm_local_size(c) == n_ranks && comm_local_rank(c) == comm_rank(c));
+    if (on_gpu) {
+        device_memory(c, n_ranks, gpu_kinds);
+        staged_device_memory(c, n_ranks, gpu_kinds);
+        comm_close(c);
+        return 0;
+    }
     agreement(c);
     agreement_of_failures(c);
     c->transport->piece_bytes = 300007; /* more than a chunk of the exchange */
@@ -431,38 +532,52 @@ static int worker(int argc, char **argv, int n_ranks)
     rows_to_and_from_their_owners(c);
     c->transport->piece_bytes = 1 << 30;
     bytes_sent_add_up(c);
-    static const device_kind kinds[] = {DEVICE_CPU, DEVICE_STRICT};
-    static const plan *const plans[] = {&UNEVEN, &REVERSED, &LAST_ONLY, &NOTHING, &CLASSIC, &CLASSIC_LAST};
-    for (size_t k = 0; k < 2; k++)
-        for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) exchange(c, kinds[k], plans[i]);
-    if (n_ranks <= 3) exchange(c, DEVICE_CPU, &LARGE);
+    device_memory(c, n_ranks, host_kinds);
     an_exchange_that_one_rank_cannot_open(c);
-    swaps(c);
     grids(c);
-    for (size_t k = 0; k < 2; k++)
-        for (int ulysses = 1; ulysses <= n_ranks; ulysses++)
-            for (int schedule = 0; n_ranks % ulysses == 0 && schedule < 2; schedule++)
-                heads_and_rows(c, kinds[k], ulysses, (exchange_schedule)schedule);
+    staged_device_memory(c, n_ranks, host_kinds);
     comm_close(c);
     return 0;
 }
 
 static const char *self;
 
-static void ranks_understand_each_other(void **state)
+/* With environment: on that many virtual GPUs. */
+static void understand_each_other(int n_ranks, const char *environment)
 {
-    const int   n_ranks = *(const int *)*state;
     char        arguments[32];
     program_run run;
-    snprintf(arguments, sizeof(arguments), "--worker %d", n_ranks);
+    snprintf(arguments, sizeof(arguments), "--worker %d%s", n_ranks, environment != NULL ? " gpu" : "");
 #ifdef WITH_MPI
     const int launched = n_ranks;
 #else
     const int launched = 0; /* without mpirun */
 #endif
-    program_start_other(&run, self, "/", NULL, launched, 120, arguments);
+    program_start_other(&run, self, "/", environment, launched, 240, arguments);
     if (run.exit_code != 0) fail_msg("%d ranks: exit code %d\n%s", n_ranks, run.exit_code, run.output);
     program_run_free(&run);
+}
+
+static void ranks_understand_each_other(void **state)
+{
+    understand_each_other(*(const int *)*state, NULL);
+}
+
+static void gpus_understand_each_other(void **state)
+{
+    (void)state;
+#if defined(WITH_NCCL) && defined(VGPU_DIR)
+    static const int counts[] = {2, 3, 4, 8};
+    for (unsigned i = 0; i < 4; i++) {
+        char environment[1024];
+        if (!program_full() && i != 1 && i != program_draw(900, 4)) continue;
+        snprintf(environment, sizeof(environment), "LD_LIBRARY_PATH='%s' VGPU_DEVICES=%d VGPU_SEED=%u", VGPU_DIR, counts[i],
+                 program_draw(910 + i, 1000));
+        understand_each_other(counts[i], environment);
+    }
+#else
+    print_message("not run: device memory between GPUs (built without CUDA, NCCL or MPI)\n");
+#endif
 }
 
 int main(int argc, char **argv)
@@ -476,8 +591,9 @@ int main(int argc, char **argv)
         {"5_ranks_understand_each_other", ranks_understand_each_other, NULL, NULL, &counts[3]},
         {"8_ranks_understand_each_other", ranks_understand_each_other, NULL, NULL, &counts[4]},
 #endif
+        cmocka_unit_test(gpus_understand_each_other),
     };
-    if (argc > 2 && strcmp(argv[1], "--worker") == 0) return worker(argc, argv, atoi(argv[2]));
+    if (argc > 2 && strcmp(argv[1], "--worker") == 0) return worker(argc, argv, atoi(argv[2]), argc > 3);
     self = realpath("/proc/self/exe", NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

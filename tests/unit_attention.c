@@ -1,11 +1,17 @@
-/* Attention: the judge and the kernel of every instruction set that this machine has. */
+/* Attention: the judge and the kernel of every instruction set that this machine has, or with DYPE_TEST_DEVICE=cuda those
+ * of the GPU. */
 #include <stdio.h>
 
 #include "attention_checks.h"
+#include "device_kernels.h"
 
 int main(void)
 {
     int failed = 0;
+    if (test_device_is_cuda()) {
+        if (!cuda_is_there()) return 0;
+        return attention_checks_run_table(kernels_cuda(), DT_F32) + attention_checks_run_table(kernels_cuda(), DT_BF16);
+    }
     for (int type = DT_F32; type <= DT_BF16; type++) {
         failed += attention_checks_run(NULL, (dtype)type);
         const attention_kernel *before = NULL;

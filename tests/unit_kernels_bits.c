@@ -11,6 +11,7 @@
 
 #include <math.h>
 
+#include "device_kernels.h"
 #include "kernel_check.h"
 
 static const kernel_table *cpu;
@@ -31,7 +32,7 @@ static void linear_rows(kernel_context *ctx, const linear_args *whole, void *y, 
     args.y = (char *)y + (size_t)begin * (size_t)args.ldy * bytes;
     args.n_rows = end - begin;
     args.n_first = n_first;
-    assert_int_equal(cpu->linear(ctx, &args), ST_OK);
+    assert_ok(cpu->linear(ctx, &args));
 }
 
 static void linear_rows_do_not_depend_on_the_call(void **state)
@@ -80,11 +81,11 @@ static void linear_rows_do_not_see_each_other(void **state)
     assert_non_null(y);
     linear_args args = {.x = x, .y = y, .w = {w, NULL, DT_F32, DT_F32}, .ldx = N_IN, .ldy = N_OUT, .n_rows = N,
                         .n_in = N_IN, .n_out = N_OUT, .type = DT_F32, .y_type = DT_F32};
-    assert_int_equal(cpu->linear(one, &args), ST_OK);
+    assert_ok(cpu->linear(one, &args));
     memcpy(want, y + HERE * N_OUT, sizeof(want));
     for (int i = 0; i < N * N_IN; i++)
         if (i / N_IN != HERE) x[i] = i % 2 ? 1e30f : NAN;
-    assert_int_equal(cpu->linear(one, &args), ST_OK);
+    assert_ok(cpu->linear(one, &args));
     assert_same_bits(y + HERE * N_OUT, want, sizeof(want), "a row among others");
     free(x), free(w), free(y);
 }
@@ -107,7 +108,7 @@ static void conv_strip(kernel_context *ctx, const conv_args *whole, void *y, int
     if (args.residual != NULL) args.residual = (const char *)args.residual + (size_t)begin * y_row;
     args.first_row = begin;
     args.height = end - begin;
-    assert_int_equal(cpu->conv(ctx, &args), ST_OK);
+    assert_ok(cpu->conv(ctx, &args));
 }
 
 static void conv_strips_equal_the_whole(void **state)
@@ -151,16 +152,14 @@ static void elements_do_not_depend_on_their_place(void **state)
         size_t bytes = dtype_bytes(type);
         char *x = array_make("x", type, N_LONG, 0.0f, 3.0f);
         char *want = array_copy(x, type, N_LONG), *got = array_copy(x, type, N_LONG);
-        assert_int_equal(cpu->gated_gelu(one, &(gated_gelu_args){.a = x, .b = x, .y = want, .n = N_LONG, .type = type}),
-                         ST_OK);
-        assert_int_equal(cpu->gated_gelu(three, &(gated_gelu_args){.a = x, .b = x, .y = got, .n = N_LONG, .type = type}),
-                         ST_OK);
+        assert_ok(cpu->gated_gelu(one, &(gated_gelu_args){.a = x, .b = x, .y = want, .n = N_LONG, .type = type}));
+        assert_ok(cpu->gated_gelu(three, &(gated_gelu_args){.a = x, .b = x, .y = got, .n = N_LONG, .type = type}));
         assert_same_bits(got, want, N_LONG * bytes, "gated_gelu, three threads");
         memset(got, 0x55, N_LONG * bytes);
         for (size_t at = 0, n = 1; at < 3000; at += n, n = n % 37 + 1) {
             gated_gelu_args args = {.a = x + at * bytes, .b = x + at * bytes, .y = got + at * bytes, .n = (int64_t)n,
                                     .type = type};
-            assert_int_equal(cpu->gated_gelu(one, &args), ST_OK);
+            assert_ok(cpu->gated_gelu(one, &args));
         }
         assert_same_bits(got, want, 3000 * bytes, "gated_gelu in short pieces");
         free(x), free(want), free(got);
@@ -178,13 +177,13 @@ static void norm_rows_do_not_depend_on_the_call(void **state)
         char *want = array_copy(x, type, N_ROWS * WIDTH), *got = array_copy(x, type, N_ROWS * WIDTH);
         layernorm_args args = {.x = x, .y = want, .ldx = WIDTH, .ldy = WIDTH, .n_rows = N_ROWS, .width = WIDTH,
                                .eps = 1e-6f, .type = type};
-        assert_int_equal(cpu->layernorm(one, &args), ST_OK);
+        assert_ok(cpu->layernorm(one, &args));
         args.y = got;
-        assert_int_equal(cpu->layernorm(three, &args), ST_OK);
+        assert_ok(cpu->layernorm(three, &args));
         assert_same_bits(got, want, N_ROWS * WIDTH * bytes, "layernorm, three threads");
         args.x = x + 5 * WIDTH * bytes;
         args.n_rows = 1;
-        assert_int_equal(cpu->layernorm(one, &args), ST_OK);
+        assert_ok(cpu->layernorm(one, &args));
         assert_same_bits(got, want + 5 * WIDTH * bytes, WIDTH * bytes, "layernorm of one row");
         free(x), free(want), free(got);
     }
@@ -198,14 +197,14 @@ static void group_sums_do_not_depend_on_threads(void **state)
     double want[N], got[N];
     group_sums_args args = {.x = x, .sums = want, .height = HEIGHT, .width = WIDTH, .channels = CHANNELS,
                             .groups = GROUPS, .type = DT_F32};
-    assert_int_equal(cpu->group_sums(one, &args), ST_OK);
+    assert_ok(cpu->group_sums(one, &args));
     args.sums = got;
-    assert_int_equal(cpu->group_sums(three, &args), ST_OK);
+    assert_ok(cpu->group_sums(three, &args));
     assert_same_bits(got, want, sizeof(want), "group_sums");
     free(x);
 }
 
-static int group(cpu_isa isa)
+static int run_all(const kernel_table *subject)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_rows_do_not_depend_on_the_call),
@@ -215,7 +214,7 @@ static int group(cpu_isa isa)
         cmocka_unit_test(norm_rows_do_not_depend_on_the_call),
         cmocka_unit_test(group_sums_do_not_depend_on_threads),
     };
-    cpu = kernels_cpu(isa);
+    cpu = subject;
     if (cpu->open(&one, 1) != ST_OK || cpu->open(&three, 3) != ST_OK) {
         fprintf(stderr, "%s\n", err_text());
         return 1;
@@ -226,7 +225,13 @@ static int group(cpu_isa isa)
     return n_failed;
 }
 
+static int group(cpu_isa isa)
+{
+    return run_all(kernels_cpu(isa));
+}
+
 int main(void)
 {
-    return each_isa(group);
+    if (!test_device_is_cuda()) return each_isa(group);
+    return cuda_is_there() ? run_all(kernels_cuda()) : 0;
 }

@@ -629,6 +629,36 @@ static void ranks_of_a_node_share_its_memory(void **state)
     err_clear();
 }
 
+/* A measured GPU: each rank for itself, its largest phase's buffers and 2.5 GiB through which weights pass; all of the
+ * weights, 13 GB on a rank, need not be there. */
+static void a_gpu_needs_its_buffers_and_a_way_for_weights(void **state)
+{
+    machine here = made_of(1e14, 1e14, 1e10, 1);
+    made    m;
+    (void)state;
+    here.measured = here.own_memory = true;
+    here.memory_bytes = INT64_MAX / 4;
+    snprintf(here.name, sizeof(here.name), "this machine");
+    const wish w = {.width = 4096, .height = 4096, .n_ranks = 4, .machine = &here,
+                    .parallel = {.replicas = 1, .ulysses = 1}};
+    made_ok(&m, w);
+    int64_t most = 0;
+    for (int r = 0; r < 4; r++) {
+        const plan_rank *k = &m.plan.ranks[r];
+        const int64_t    phases[] = {k->encode_bytes, k->denoise_bytes, k->decode_bytes};
+        for (int i = 0; i < 3; i++)
+            if (phases[i] > most) most = phases[i];
+    }
+    plan_free(&m.plan);
+    here.memory_bytes = most + 2684354560;
+    assert_true(here.memory_bytes < 13000000000);
+    assert_int_equal(fits(w), ST_OK);
+    here.memory_bytes--;
+    assert_int_equal(fits(w), ST_NO_MEMORY);
+    assert_non_null(strstr(err_text(), "on a rank"));
+    err_clear();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -651,6 +681,7 @@ int main(void)
         cmocka_unit_test(impossible_grids_are_refused),
         cmocka_unit_test(what_cannot_fit_is_refused_with_what_would),
         cmocka_unit_test(a_grid_that_fits_is_better_than_a_faster_one),
+        cmocka_unit_test(a_gpu_needs_its_buffers_and_a_way_for_weights),
         cmocka_unit_test(ranks_of_a_node_share_its_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

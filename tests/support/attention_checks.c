@@ -20,7 +20,9 @@
 static const double tolerance[] = {[DT_F32] = 4e-6, [DT_BF16] = 2.5e-3};
 
 typedef struct subject {
-    const attention_kernel *kernel; /* NULL: attention_plain */
+    const attention_kernel *kernel; /* NULL: that of the table, or attention_plain */
+    const kernel_table     *table;  /* NULL: none */
+    kernel_context         *ctx;    /* of the table */
     dtype                   type;
 } subject;
 
@@ -101,12 +103,19 @@ static void problem_close(problem *p)
     free(p->bias);
 }
 
-static void attend(const subject *s, int n_threads, const attention_args *a)
+static status try_to_attend(const subject *s, int n_threads, const attention_args *a)
 {
     kernel_context *ctx = NULL;
+    if (s->table != NULL) return s->table->attention(s->ctx, a);
     assert_int_equal(kernel_context_open(&ctx, ISA_PLAIN, n_threads), ST_OK);
-    assert_int_equal(s->kernel != NULL ? attention_run(s->kernel, ctx, a) : attention_plain(ctx, a), ST_OK);
+    status st = s->kernel != NULL ? attention_run(s->kernel, ctx, a) : attention_plain(ctx, a);
     kernel_context_close(ctx);
+    return st;
+}
+
+static void attend(const subject *s, int n_threads, const attention_args *a)
+{
+    if (try_to_attend(s, n_threads, a) != ST_OK) fail_msg("%s", err_text());
 }
 
 /* softmax(scale q k^T + bias) v of one row and head as the textbook has it, in fp64. */
@@ -161,6 +170,13 @@ static void equals_the_textbook(void **state)
         {13, 190, 5, 1, 512, 1, false, false}, {7, 90, 300, 1, 264, 0, false, false},
         {77, 77, 0, 2, 64, 0, false, true},
         {90, 90, 0, 2, 64, 5, true, false},    {40, 150, 20, 1, 16, 0, true, true},
+        /* rows on whole 16 bytes, for kernels that load so: their three head widths, masked and not */
+        {140, 150, 77, 2, 128, 8, false, false}, {70, 131, 65, 2, 64, 16, false, false},
+        {70, 200, 77, 1, 512, 8, false, false},  {90, 90, 0, 2, 128, 8, true, false},
+        {77, 77, 0, 2, 128, 8, false, true},     {66, 90, 0, 2, 64, 8, true, true},
+        {20, 70, 0, 1, 512, 8, true, false},
+        /* and rows on any element, at widths that only the general kernels have */
+        {20, 70, 5, 2, 104, 8, false, false},    {20, 70, 5, 2, 104, 3, false, false},
     };
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
         problem p;
@@ -204,7 +220,9 @@ static void attend_chained(const subject *s, const problem *p, const int32_t *en
 static void blocks_chain_to_the_same_bits(void **state)
 {
     const subject *s = *state;
-    static const shape shapes[] = {{29, 300, 77, 2, 64, 3, false, false}, {50, 300, 77, 1, 136, 0, false, false}};
+    static const shape shapes[] = {{29, 300, 77, 2, 64, 3, false, false}, {50, 300, 77, 1, 136, 0, false, false},
+                                   {140, 300, 77, 1, 64, 8, false, false}, {40, 300, 77, 2, 128, 8, false, false},
+                                   {70, 300, 77, 1, 512, 8, false, false}};
     static const struct {
         int     n;
         int32_t ends[5];
@@ -235,24 +253,27 @@ static void blocks_chain_to_the_same_bits(void **state)
 static void rows_do_not_know_their_call(void **state)
 {
     const subject *s = *state;
-    static const shape all = {110, 150, 20, 2, 64, 5, false, false};
+    static const shape shapes[] = {{110, 150, 20, 2, 64, 5, false, false}, {110, 150, 20, 2, 64, 8, false, false},
+                                   {110, 150, 20, 1, 128, 8, false, false}, {110, 150, 20, 1, 512, 8, false, false}};
     static const struct {
         int32_t first, n;
     } calls[] = {{0, 1}, {109, 1}, {3, 20}, {47, 50}, {13, 97}};
-    problem p, part;
-    problem_open(&p, &all, s->type);
-    problem_open(&part, &all, s->type);
-    attend(s, 1, &p.a);
-    const size_t row_bytes = (size_t)p.a.ldo * dtype_bytes(s->type);
-    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
-        attention_args a = part.a;
-        a.q = part.q + (size_t)(calls[i].first * a.ldq) * dtype_bytes(s->type);
-        a.n_q = calls[i].n;
-        attend(s, 1, &a);
-        assert_memory_equal(part.out, p.out + (size_t)calls[i].first * row_bytes, (size_t)calls[i].n * row_bytes);
+    for (size_t j = 0; j < sizeof(shapes) / sizeof(shapes[0]); j++) {
+        problem p, part;
+        problem_open(&p, &shapes[j], s->type);
+        problem_open(&part, &shapes[j], s->type);
+        attend(s, 1, &p.a);
+        const size_t row_bytes = (size_t)p.a.ldo * dtype_bytes(s->type);
+        for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+            attention_args a = part.a;
+            a.q = part.q + (size_t)(calls[i].first * a.ldq) * dtype_bytes(s->type);
+            a.n_q = calls[i].n;
+            attend(s, 1, &a);
+            assert_memory_equal(part.out, p.out + (size_t)calls[i].first * row_bytes, (size_t)calls[i].n * row_bytes);
+        }
+        problem_close(&part);
+        problem_close(&p);
     }
-    problem_close(&part);
-    problem_close(&p);
 }
 
 static void threads_change_no_bit(void **state)
@@ -292,26 +313,29 @@ static void masked_keys_do_nothing(void **state)
 static void left_out_channels_are_zeros(void **state)
 {
     const subject *s = *state;
-    static const shape all = {59, 200, 77, 2, 64, 3, false, false};
+    static const shape shapes[] = {{59, 200, 77, 2, 64, 3, false, false}, {59, 200, 77, 1, 128, 8, false, false},
+                                   {59, 200, 77, 1, 512, 8, false, false}};
     static const int32_t ends[] = {77, 141, 200};
-    float   keep[64];
-    problem p, zeros;
-    problem_open(&p, &all, s->type);
-    problem_open(&zeros, &all, s->type);
-    for (int32_t c = 0; c < 64; c++) keep[c] = c == 3 || (c >= 20 && c < 51) ? 0.0f : 1.0f;
-    for (int64_t row = 0; row < 59; row++)
-        for (int64_t c = 0; c < zeros.width; c++)
-            if (keep[c % 64] == 0.0f) put(zeros.q, row * zeros.a.ldq + c, s->type, 0.0f);
-    attend(s, 1, &zeros.a);
-    attend(s, 1, &p.a);
-    assert_memory_not_equal(p.out, zeros.out, p.out_bytes);
-    p.a.q_keep = keep;
-    attend(s, 1, &p.a);
-    assert_memory_equal(p.out, zeros.out, p.out_bytes);
-    attend_chained(s, &p, ends, 3);
-    assert_memory_equal(p.out, zeros.out, p.out_bytes);
-    problem_close(&zeros);
-    problem_close(&p);
+    float keep[512];
+    for (int32_t c = 0; c < 512; c++) keep[c] = c % 64 == 3 || (c % 64 >= 20 && c % 64 < 51) ? 0.0f : 1.0f;
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        problem p, zeros;
+        problem_open(&p, &shapes[i], s->type);
+        problem_open(&zeros, &shapes[i], s->type);
+        for (int64_t row = 0; row < 59; row++)
+            for (int64_t c = 0; c < zeros.width; c++)
+                if (keep[c % p.a.head_dim] == 0.0f) put(zeros.q, row * zeros.a.ldq + c, s->type, 0.0f);
+        attend(s, 1, &zeros.a);
+        attend(s, 1, &p.a);
+        assert_memory_not_equal(p.out, zeros.out, p.out_bytes);
+        p.a.q_keep = keep;
+        attend(s, 1, &p.a);
+        assert_memory_equal(p.out, zeros.out, p.out_bytes);
+        attend_chained(s, &p, ends, 3);
+        assert_memory_equal(p.out, zeros.out, p.out_bytes);
+        problem_close(&zeros);
+        problem_close(&p);
+    }
 }
 
 /* Scores are integers times 2^12, exact in fp32, up to 2^19: the weights are a mean over the largest, or over all. */
@@ -482,8 +506,6 @@ static void misuse_is_answered(void **state)
     static const shape all = {4, 4, 0, 1, 8, 0, false, false};
     problem p;
     problem_open(&p, &all, s->type);
-    kernel_context *ctx = NULL;
-    assert_int_equal(kernel_context_open(&ctx, ISA_PLAIN, 1), ST_OK);
     attention_args wrong[6];
     for (int i = 0; i < 6; i++) wrong[i] = p.a;
     wrong[0].head_dim = 12;
@@ -495,18 +517,15 @@ static void misuse_is_answered(void **state)
     wrong[5].causal = true;
     for (int i = 0; i < 6; i++) {
         err_clear();
-        assert_int_equal(s->kernel != NULL ? attention_run(s->kernel, ctx, &wrong[i]) : attention_plain(ctx, &wrong[i]),
-                         ST_FAILED);
+        assert_int_equal(try_to_attend(s, 1, &wrong[i]), ST_FAILED);
         assert_non_null(strstr(err_text(), "attention:"));
     }
     err_clear();
-    kernel_context_close(ctx);
     problem_close(&p);
 }
 
-int attention_checks_run(const attention_kernel *kernel, dtype type)
+static int run(subject *s, const char *who)
 {
-    subject s = {kernel, type};
     char name[64];
     struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_textbook),     cmocka_unit_test(blocks_chain_to_the_same_bits),
@@ -517,7 +536,25 @@ int attention_checks_run(const attention_kernel *kernel, dtype type)
         cmocka_unit_test(exponential_is_within_2_ulp), cmocka_unit_test(offsets_are_64_bit),
         cmocka_unit_test(empty_calls_are_legal),   cmocka_unit_test(misuse_is_answered),
     };
-    for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) tests[i].initial_state = &s;
-    snprintf(name, sizeof(name), "attention %s %s", kernel != NULL ? kernel->name : "plain", dtype_name(type));
+    for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) tests[i].initial_state = s;
+    snprintf(name, sizeof(name), "attention %s %s", who, dtype_name(s->type));
     return cmocka_run_group_tests_name(name, tests, NULL, NULL);
+}
+
+int attention_checks_run(const attention_kernel *kernel, dtype type)
+{
+    subject s = {.kernel = kernel, .type = type};
+    return run(&s, kernel != NULL ? kernel->name : "plain");
+}
+
+int attention_checks_run_table(const kernel_table *table, dtype type)
+{
+    subject s = {.table = table, .type = type};
+    if (table->open(&s.ctx, 1) != ST_OK) {
+        fprintf(stderr, "%s\n", err_text());
+        return 1;
+    }
+    const int n_failed = run(&s, table->name);
+    table->close(s.ctx);
+    return n_failed;
 }

@@ -6,6 +6,8 @@
 
 /* Runs all checks as one cmocka group; returns the number of failures. */
 int attention_checks_run(const attention_kernel *kernel, dtype type);
+/* The same of a table's attention, with a context of its own. */
+int attention_checks_run_table(const kernel_table *table, dtype type);
 
 /* The AVX-512 kernels, compiled against functions that stand for the instructions; NULL where SIMDe is not installed.
  * */

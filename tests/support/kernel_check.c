@@ -84,6 +84,11 @@ void assert_same_bits(const void *got, const void *want, size_t bytes, const cha
         if (a[i] != b[i]) fail_msg("%s: byte %zu of %zu differs", what, i, bytes);
 }
 
+void assert_ok(status st)
+{
+    if (st != ST_OK) fail_msg("%s: %s", status_name(st), err_text());
+}
+
 int each_isa(int (*group)(cpu_isa isa))
 {
     int n_failed = 0;

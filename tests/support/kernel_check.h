@@ -25,6 +25,9 @@ double tolerance_of(dtype type);
 void assert_close(const void *got, const void *want, dtype type, int64_t n, const char *what);
 void assert_same_bits(const void *got, const void *want, size_t bytes, const char *what);
 
+/* Fails the test with the error's text unless st is ST_OK. */
+void assert_ok(status st);
+
 /* Runs group(isa) in a child process for every instruction set of this machine, and says which did not run. Returns the
  * number of sets with failures. */
 int each_isa(int (*group)(cpu_isa isa));

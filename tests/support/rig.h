@@ -35,9 +35,9 @@ typedef struct rig_device {
 
 enum { RIG_DEVICES = 3 };
 
-/* cpu, strict and plain, in this order. The instruction set is the best one, or that of the environment's
- * DYPE_TEST_ISA: a process can have only one. */
-void rig_devices(rig_device out[RIG_DEVICES]);
+/* cpu, strict and plain, in this order; with DYPE_TEST_DEVICE=cuda the GPU alone. Returns how many. The instruction set is
+ * the best one, or that of the environment's DYPE_TEST_ISA: a process can have only one. */
+int rig_devices(rig_device out[RIG_DEVICES]);
 
 /* which: tiny_model_get; parts: of tiny_model_write. */
 void rig_open(rig *r, char which, int parts, rig_device dev);

@@ -1,0 +1,267 @@
+/* y = residual + conv(x') + b on channels-last rows, stride 1, kernel 3 or 1; x' = silu(x * mul + add), read through
+ * nearest x2 when asked, zero (or the other edge's column) outside the image.
+ *
+ *   y[p][n] = sum over taps t, channels c of x'[p + t][c] * w[n][c][t]
+ *
+ * An implicit matrix product: pixels by output channels, summed over channels in chunks and, in a chunk, over taps. x:
+ * [height, width, c_in] (or halves), y: [height, width, c_out]; rows -1 and height are lent. Weights are packed into
+ * scratch first as [chunk][tap][c_out][c_in of the chunk] (bf16) or [chunk][tap][c_in of the chunk][c_out] (fp32), padded
+ * with zeros. A block keeps the input of its tile and its halo, normalised once, and the weights of one chunk in shared
+ * memory:
+ *   bf16  8 x 16 pixels by 64 channels, chunks of 32; 8 warps, each 2 rows of pixels by 32 channels, mma.sync m16n8k16.
+ *         Rows of 80 bytes keep ldmatrix free of bank conflicts. 60 KiB, two blocks on a multiprocessor of 8.0.
+ *   fp32  8 x 8 pixels by 64 channels, chunks of 16; a thread has 4 pixels by 4 channels, plain fused multiply-adds.
+ * The order of a pixel's sum is that of chunks and taps wherever its tile lies: strips of any height give the same bits. */
+#include "mma.cuh"
+
+enum {
+    THREADS = 256, COUT = 64, MAX_TAPS = 9, TILE_H = 8,
+    TILE_W_BF16 = 16, CHUNK_BF16 = 32, ROW_BF16 = 40, /* elements from one row of a chunk to the next */
+    TILE_W_F32 = 8, CHUNK_F32 = 16
+};
+
+static __host__ __device__ __forceinline__ int32_t pieces(int32_t n, int32_t of)
+{
+    return (n + of - 1) / of;
+}
+
+/* ---- weights */
+
+/* To [chunk][tap][c_out padded][CHUNK_BF16]. */
+__global__ void __launch_bounds__(THREADS, 4) pack_bf16_kernel(conv_args a, bf16 *to, int64_t n)
+{
+    const int64_t step = (int64_t)gridDim.x * THREADS;
+    const int32_t taps = a.kernel * a.kernel, n_out = pieces(a.c_out, COUT) * COUT;
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step) {
+        const int32_t c = (int32_t)(i % CHUNK_BF16), out = (int32_t)(i / CHUNK_BF16 % n_out);
+        const int32_t tap = (int32_t)(i / CHUNK_BF16 / n_out % taps);
+        const int32_t in = (int32_t)(i / CHUNK_BF16 / n_out / taps) * CHUNK_BF16 + c;
+        float w = 0.0f;
+        if (in < a.c_in && out < a.c_out)
+            w = weight_at(a.w.data, a.w.type, true, ((int64_t)out * a.c_in + in) * taps + tap);
+        to[i] = from_float<bf16>(w);
+    }
+}
+
+/* To [chunk][tap][CHUNK_F32][c_out padded]. */
+__global__ void __launch_bounds__(THREADS, 4) pack_f32_kernel(conv_args a, float *to, int64_t n)
+{
+    const int64_t step = (int64_t)gridDim.x * THREADS;
+    const int32_t taps = a.kernel * a.kernel, n_out = pieces(a.c_out, COUT) * COUT;
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step) {
+        const int32_t out = (int32_t)(i % n_out), c = (int32_t)(i / n_out % CHUNK_F32);
+        const int32_t tap = (int32_t)(i / n_out / CHUNK_F32 % taps);
+        const int32_t in = (int32_t)(i / n_out / CHUNK_F32 / taps) * CHUNK_F32 + c;
+        to[i] = in < a.c_in && out < a.c_out
+                    ? weight_at(a.w.data, a.w.type, false, ((int64_t)out * a.c_in + in) * taps + tap) : 0.0f;
+    }
+}
+
+/* ---- input */
+
+/* Where the pixel at output coordinates (row, col) lies, or NULL outside the image. */
+template <class T> __device__ __forceinline__ const T *pixel_at(const conv_args &a, int64_t row, int64_t col)
+{
+    if (a.wrap) col = col < 0 ? col + a.width : col >= a.width ? col - a.width : col;
+    if (col < 0 || col >= a.width || row < -1 || row > a.height) return NULL;
+    const void *x = row < 0 ? a.x_above : row >= a.height ? a.x_below : a.x;
+    if (x == NULL) return NULL;
+    const int64_t source_row = row < 0 || row >= a.height ? 0 : a.upsample ? row / 2 : row;
+    const int64_t source_width = a.upsample ? a.width / 2 : a.width, source_col = a.upsample ? col / 2 : col;
+    return (const T *)x + (source_row * source_width + source_col) * a.c_in;
+}
+
+template <class T> __device__ __forceinline__ float prepare(const conv_args &a, float x, int32_t c)
+{
+    if (a.norm_mul != NULL) x = x * a.norm_mul[c] + a.norm_add[c];
+    if (a.silu) x = silu(round_if(a.parity && sizeof(T) == 2, x));
+    return x;
+}
+
+/* ---- output */
+
+/* N neighbouring channels of one pixel; N = 2 only where c_out is even. */
+template <class Y, int N> __device__ __forceinline__ void finish(const conv_args &a, int64_t row, int64_t col, int32_t out,
+                                                                 const float product[N])
+{
+    if (row >= a.height || col >= a.width || out >= a.c_out) return;
+    const bool bf16_type = a.type == DT_BF16, parity = a.parity && bf16_type;
+    const int64_t at = (row * a.width + col) * a.c_out + out;
+    float y[N], residual[N] = {};
+    if (a.residual != NULL) load<N>(residual, (const Y *)a.residual, at);
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        y[i] = round_if(parity, product[i]);
+        if (a.w.bias != NULL) y[i] += weight_at(a.w.bias, a.w.bias_type, bf16_type, out + i);
+        y[i] = round_if(parity, y[i]);
+        if (a.residual != NULL) y[i] += residual[i];
+    }
+    store<N>((Y *)a.y, at, y);
+}
+
+/* ---- products */
+
+template <class Y, bool WIDE> __global__ void __launch_bounds__(THREADS, 2)
+    conv_bf16_kernel(conv_args a, const bf16 *weights, int32_t n_across)
+{
+    extern __shared__ __align__(16) bf16 shared[];
+    const int reach = a.kernel / 2, halo_w = TILE_W_BF16 + 2 * reach, halo_h = TILE_H + 2 * reach;
+    const int taps = a.kernel * a.kernel, n_chunks = pieces(a.c_in, CHUNK_BF16);
+    const int n_out = pieces(a.c_out, COUT) * COUT;
+    bf16 *input = shared, *w = shared + halo_h * halo_w * ROW_BF16;
+    const int64_t row = (int64_t)(blockIdx.x / n_across) * TILE_H, col = (int64_t)(blockIdx.x % n_across) * TILE_W_BF16;
+    const int out = blockIdx.y * COUT, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int first_row = warp / 2 * 2, first_out = warp % 2 * 32; /* of the warp */
+    float sum[2][4][4] = {};
+    for (int chunk = 0; chunk < n_chunks; chunk++) {
+        const bf16 *from = weights + ((int64_t)chunk * taps * n_out + out) * CHUNK_BF16;
+        for (int i = threadIdx.x; i < taps * COUT * 4; i += THREADS) { /* 16 bytes each */
+            const int tap = i / (COUT * 4), n = i / 4 % COUT, part = i % 4;
+            copy_async_16(shared_at(w + (tap * COUT + n) * ROW_BF16 + part * 8),
+                          from + ((int64_t)tap * n_out + n) * CHUNK_BF16 + part * 8, true);
+        }
+        copy_commit();
+        for (int i = threadIdx.x; i < halo_h * halo_w * 4; i += THREADS) { /* 8 channels each */
+            const int pixel = i / 4, part = i % 4, c = chunk * CHUNK_BF16 + part * 8;
+            const bf16 *x = pixel_at<bf16>(a, row + pixel / halo_w - reach, col + pixel % halo_w - reach);
+            float v[8] = {};
+            if (x != NULL && WIDE && c < a.c_in) {
+                load<8>(v, x, c);
+#pragma unroll
+                for (int j = 0; j < 8; j++) v[j] = prepare<bf16>(a, v[j], c + j);
+            } else if (x != NULL) {
+#pragma unroll
+                for (int j = 0; j < 8; j++)
+                    if (c + j < a.c_in) v[j] = prepare<bf16>(a, to_float(x[c + j]), c + j);
+            }
+            store<8>(input, pixel * ROW_BF16 + part * 8, v);
+        }
+        copy_wait<0>();
+        __syncthreads();
+        for (int tap = 0; tap < taps; tap++) {
+            const int ky = tap / a.kernel, kx = tap % a.kernel;
+#pragma unroll
+            for (int k = 0; k < CHUNK_BF16 / 16; k++) {
+                uint32_t x[2][4], b[2][4];
+#pragma unroll
+                for (int m = 0; m < 2; m++)
+                    load_matrices(x[m], shared_at(input + ((first_row + m + ky) * halo_w + lane % 16 + kx) * ROW_BF16 +
+                                                  k * 16 + lane / 16 * 8));
+#pragma unroll
+                for (int n = 0; n < 2; n++)
+                    load_matrices(b[n], shared_at(w + (tap * COUT + first_out + n * 16 + lane % 8 + lane / 16 * 8) * ROW_BF16 +
+                                                  k * 16 + lane / 8 % 2 * 8));
+#pragma unroll
+                for (int m = 0; m < 2; m++)
+#pragma unroll
+                    for (int n = 0; n < 4; n++) mma_16_8_16(sum[m][n], x[m], b[n / 2] + n % 2 * 2);
+            }
+        }
+        __syncthreads();
+    }
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int n = 0; n < 4; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int64_t y = row + first_row + m, x = col + lane / 4 + i * 8;
+                const int channel = out + first_out + n * 8 + lane % 4 * 2;
+                if (a.c_out % 2 == 0) finish<Y, 2>(a, y, x, channel, sum[m][n] + 2 * i);
+                else finish<Y, 1>(a, y, x, channel, sum[m][n] + 2 * i), finish<Y, 1>(a, y, x, channel + 1, sum[m][n] + 2 * i + 1);
+            }
+}
+
+__global__ void __launch_bounds__(THREADS, 2) conv_f32_kernel(conv_args a, const float *weights, int32_t n_across)
+{
+    extern __shared__ __align__(16) float shared_f32[];
+    const int reach = a.kernel / 2, halo_w = TILE_W_F32 + 2 * reach, n_halo = (TILE_H + 2 * reach) * halo_w;
+    const int taps = a.kernel * a.kernel, n_chunks = pieces(a.c_in, CHUNK_F32), n_out = pieces(a.c_out, COUT) * COUT;
+    float *w = shared_f32, *input = shared_f32 + taps * CHUNK_F32 * COUT; /* input: [channel][pixel] */
+    const int64_t row = (int64_t)(blockIdx.x / n_across) * TILE_H, col = (int64_t)(blockIdx.x % n_across) * TILE_W_F32;
+    const int out = blockIdx.y * COUT, mine = threadIdx.x / 16, mine_out = threadIdx.x % 16 * 4;
+    const int y = mine / 2, x = mine % 2 * 4; /* 4 pixels side by side */
+    float sum[4][4] = {};
+    for (int chunk = 0; chunk < n_chunks; chunk++) {
+        const float *from = weights + (int64_t)chunk * taps * CHUNK_F32 * n_out + out;
+        for (int i = threadIdx.x; i < taps * CHUNK_F32 * COUT / 4; i += THREADS) {
+            float v[4];
+            load<4>(v, from, (int64_t)(i / (COUT / 4)) * n_out + i % (COUT / 4) * 4);
+            store<4>(w, i * 4, v);
+        }
+        for (int i = threadIdx.x; i < n_halo * CHUNK_F32; i += THREADS) {
+            const int pixel = i / CHUNK_F32, c = i % CHUNK_F32, in = chunk * CHUNK_F32 + c;
+            const float *at = pixel_at<float>(a, row + pixel / halo_w - reach, col + pixel % halo_w - reach);
+            input[c * n_halo + pixel] = at != NULL && in < a.c_in ? prepare<float>(a, at[in], in) : 0.0f;
+        }
+        __syncthreads();
+        for (int tap = 0; tap < taps; tap++) {
+            const float *pixels = input + (y + tap / a.kernel) * halo_w + x + tap % a.kernel;
+#pragma unroll 4
+            for (int c = 0; c < CHUNK_F32; c++) {
+                float b[4];
+                load<4>(b, w, (tap * CHUNK_F32 + c) * COUT + mine_out);
+#pragma unroll
+                for (int p = 0; p < 4; p++) {
+                    const float v = pixels[c * n_halo + p];
+#pragma unroll
+                    for (int n = 0; n < 4; n++) sum[p][n] = fmaf(v, b[n], sum[p][n]);
+                }
+            }
+        }
+        __syncthreads();
+    }
+#pragma unroll
+    for (int p = 0; p < 4; p++)
+#pragma unroll
+        for (int n = 0; n < 4; n++) finish<float, 1>(a, row + y, col + x + p, out + mine_out + n, sum[p] + n);
+}
+
+/* ---- launch */
+
+static status launch_bf16(cuda_queue *q, const conv_args *a, const bf16 *weights, dim3 grid, int32_t n_across, size_t bytes)
+{
+    const bool wide = a->c_in % 8 == 0 && aligned_16(a->x, 0) && aligned_16(a->x_above, 0) && aligned_16(a->x_below, 0);
+    void (*kernel)(conv_args, const bf16 *, int32_t) =
+        a->y_type == DT_F32 ? (wide ? conv_bf16_kernel<float, true> : conv_bf16_kernel<float, false>)
+                            : (wide ? conv_bf16_kernel<bf16, true> : conv_bf16_kernel<bf16, false>);
+    status st = cuda_status(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes), "conv");
+    if (st != ST_OK) return st;
+    kernel<<<grid, THREADS, bytes, q->stream>>>(*a, weights, n_across);
+    return cuda_status(cudaGetLastError(), "conv");
+}
+
+extern "C" status conv_cuda(cuda_queue *q, const conv_args *a)
+{
+    if (a->height == 0 || a->width == 0 || a->c_out == 0) return ST_OK;
+    if (a->kernel != 1 && a->kernel != 3) return err_set(ST_FAILED, "conv: kernel %d, want 1 or 3", a->kernel);
+    const bool is_bf16 = a->type == DT_BF16;
+    const int32_t taps = a->kernel * a->kernel, chunk = is_bf16 ? CHUNK_BF16 : CHUNK_F32;
+    const int32_t tile_w = is_bf16 ? TILE_W_BF16 : TILE_W_F32, reach = a->kernel / 2;
+    const int32_t n_across = pieces(a->width, tile_w), n_down = pieces(a->height, TILE_H);
+    const int64_t n_weights = (int64_t)pieces(a->c_in, chunk) * chunk * taps * pieces(a->c_out, COUT) * COUT;
+    const size_t n_halo = (size_t)((TILE_H + 2 * reach) * (tile_w + 2 * reach));
+    if ((int64_t)n_across * n_down > INT32_MAX)
+        return err_set(ST_FAILED, "conv: %d by %d pixels are too many for one call", a->height, a->width);
+    const dim3 grid((unsigned int)(n_across * n_down), (unsigned int)pieces(a->c_out, COUT));
+    void *packed = NULL;
+    status st = cuda_scratch(q, (size_t)n_weights * dtype_bytes(a->type), &packed);
+    if (st != ST_OK) return st;
+    const unsigned int n_blocks = blocks_for(q, n_weights, THREADS);
+    if (is_bf16) {
+        pack_bf16_kernel<<<n_blocks, THREADS, 0, q->stream>>>(*a, (bf16 *)packed, n_weights);
+        st = cuda_status(cudaGetLastError(), "conv");
+        if (st != ST_OK) return st;
+        return launch_bf16(q, a, (const bf16 *)packed, grid, n_across,
+                           (n_halo + (size_t)taps * COUT) * ROW_BF16 * sizeof(bf16));
+    }
+    const size_t bytes = (n_halo + (size_t)taps * COUT) * CHUNK_F32 * sizeof(float);
+    pack_f32_kernel<<<n_blocks, THREADS, 0, q->stream>>>(*a, (float *)packed, n_weights);
+    st = cuda_status(cudaGetLastError(), "conv");
+    if (st == ST_OK)
+        st = cuda_status(cudaFuncSetAttribute(conv_f32_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+                         "conv");
+    if (st != ST_OK) return st;
+    conv_f32_kernel<<<grid, THREADS, bytes, q->stream>>>(*a, (const float *)packed, n_across);
+    return cuda_status(cudaGetLastError(), "conv");
+}

@@ -1,0 +1,398 @@
+/* Many GPUs render one picture: virtual ones (tests/vgpu), with NCCL between them. The picture has the same bits on any number of
+ * them, in every grid, and when transfers are staged in host memory; devices that cannot work together are refused by name; a
+ * rank that dies ends all. */
+#include <math.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "latents_file.h"
+#include "picture_read.h"
+#include "processes.h"
+#include "program.h"
+#include "tiny_model.h"
+
+#if defined(WITH_CUDA) && defined(WITH_NCCL) && defined(VGPU_DIR)
+
+enum { LIMIT_S = 500, END_S = 10, STEPS = 2, N_PICTURES = 2 };
+
+/* More text than image on some ranks, fewer tiles than 8 ranks; scaled on one axis and closed to a ring. */
+static const char JOB[] =
+    "model: %c\n"
+    "output: '{name}.png'\n"
+    "precision: %s\n"
+    "parallel: %s\n"
+    "defaults: {steps: 2, seed: 3, max_sequence_length: 45, latents_out: '{name}.safetensors', position: {method: yarn, dype: true}}\n"
+    "pictures:\n"
+    "  - {name: few, prompt: 'a hill', width: 96, height: 64}\n"
+    "  - {name: wide, prompt: 'a range of mountains', width: 528, height: 80, wrap: horizontal}\n";
+static const char *const NAMES[] = {"few", "wide"};
+static const int         N_IMAGE[] = {24, 165};
+
+static char dir[TEMPDIR_PATH];
+
+typedef struct variant {
+    char        model;
+    int         n_ranks, n_gpus;
+    const char *precision, *parallel, *environment;
+    unsigned    seed; /* of the virtual GPU's order of independent work */
+} variant;
+
+static char *in_dir(const char *name)
+{
+    static char     paths[4][2 * TEMPDIR_PATH];
+    static unsigned next;
+    char           *path = paths[next++ % 4];
+    snprintf(path, sizeof(paths[0]), "%s/%s", dir, name);
+    return path;
+}
+
+static void write_job(const variant *v)
+{
+    char text[sizeof(JOB) + 96];
+    snprintf(text, sizeof(text), JOB, v->model, v->precision, v->parallel);
+    assert_int_equal(tempdir_write(in_dir("job.yaml"), text), ST_OK);
+}
+
+static void environment_of(const variant *v, char *out, size_t size)
+{
+    snprintf(out, size, "LD_LIBRARY_PATH='%s' VGPU_DEVICES=%d VGPU_SEED=%u %s", VGPU_DIR, v->n_gpus, v->seed,
+             v->environment != NULL ? v->environment : "");
+}
+
+/* Renders both pictures; the "picture" events of the log, sorted by name. */
+static json_t *render(const variant *v)
+{
+    program_run run;
+    char        environment[2 * TEMPDIR_PATH];
+    environment_of(v, environment, sizeof(environment));
+    write_job(v);
+    remove(in_dir("log.json"));
+    program_start(&run, dir, environment, v->n_ranks, LIMIT_S,
+                  "job.yaml --overwrite --log-json log.json --backend cuda --threads 1");
+    const char *how = v->environment != NULL ? "transfers between GPUs: MPI, staged" : "transfers between GPUs: NCCL";
+    if (run.exit_code != 0 || (v->n_ranks > 1 && strstr(run.output, how) == NULL))
+        fail_msg("%d GPUs, %s, %s: exit code %d\n%s", v->n_ranks, v->precision, v->parallel, run.exit_code, run.output);
+    program_run_free(&run);
+    json_t *events = program_events(in_dir("log.json"), "picture");
+    assert_int_equal(json_array_size(events), N_PICTURES);
+    if (strcmp(json_string_value(json_object_get(json_array_get(events, 0), "picture")), NAMES[0]) != 0) { /* replicas */
+        json_t *first = json_incref(json_array_get(events, 0));
+        json_array_remove(events, 0);
+        json_array_append_new(events, first);
+    }
+    return events;
+}
+
+static const char *text_of(const json_t *events, size_t picture, const char *key)
+{
+    return json_string_value(json_object_get(json_array_get(events, picture), key));
+}
+
+static void assert_same_pictures(const json_t *got, const json_t *want, const char *what)
+{
+    static const char *const keys[] = {"latents_sha256", "pixels_sha256"};
+    for (size_t i = 0; i < N_PICTURES; i++)
+        for (size_t k = 0; k < 2; k++)
+            if (strcmp(text_of(got, i, keys[k]), text_of(want, i, keys[k])) != 0)
+                fail_msg("%s: %s of %s: got %s, want %s", what, keys[k], NAMES[i], text_of(got, i, keys[k]),
+                         text_of(want, i, keys[k]));
+}
+
+/* Bytes that all ranks have sent for keys and values, against each row's to all other ranks. */
+static void assert_bytes(const json_t *events, const variant *v)
+{
+    const tiny_model m = tiny_model_get(v->model);
+    const int64_t    row = 2 * (int64_t)m.transformer.heads * m.transformer.head_dim * (strcmp(v->precision, "bf16") == 0 ? 2 : 4);
+    const int64_t    rounds = (m.transformer.num_layers + m.transformer.num_single_layers) * STEPS;
+    for (size_t i = 0; i < N_PICTURES; i++) {
+        int64_t       sent = 0;
+        size_t        r;
+        const json_t *rank;
+        json_array_foreach(json_object_get(json_array_get(events, i), "ranks"), r, rank)
+            sent += json_integer_value(json_object_get(rank, "exchange_bytes"));
+        assert_int_equal(sent, (45 + N_IMAGE[i]) * row * (v->n_ranks - 1) * rounds);
+    }
+}
+
+static const char *const precisions[] = {"bf16", "fp32"};
+
+static void any_number_of_gpus_gives_the_same_bits(void **state)
+{
+    static const int counts[] = {2, 3, 4, 8};
+    (void)state;
+    for (unsigned p = 0; p < 2; p++) {
+        json_t        *want = render(&(variant){'a', 1, 1, precisions[p], "{}", NULL, 0});
+        const unsigned drawn = program_draw(400 + p, 4);
+        for (unsigned c = 0; c < 4; c++) {
+            char          what[64];
+            const variant v = {'a', counts[c], counts[c], precisions[p], "{}", NULL, c == drawn ? 1 + program_draw(500 + p, 1000) : 0};
+            if (!program_full() && c != drawn && counts[c] != 2) continue;
+            snprintf(what, sizeof(what), "%d GPUs, %s, order %u", v.n_ranks, v.precision, v.seed);
+            print_message("  %s\n", what);
+            json_t *got = render(&v);
+            assert_same_pictures(got, want, what);
+            assert_bytes(got, &v);
+            json_decref(got);
+        }
+        json_decref(want);
+    }
+}
+
+static void every_grid_gives_the_same_bits(void **state)
+{
+    static const struct {
+        int         n;
+        const char *parallel;
+    } grids[] = {{2, "{ulysses: 2}"}, {3, "{ulysses: 3}"}, {4, "{ulysses: 2, ring: 2}"}, {4, "{replicas: 2, ulysses: 2}"},
+                 {5, "{ulysses: 5}"}, {8, "{ulysses: 4, ring: 2}"}, {8, "{ulysses: 2, ring: 4}"}};
+    enum { N_GRIDS = sizeof(grids) / sizeof(grids[0]) };
+    (void)state;
+    for (unsigned p = 0; p < 2; p++) {
+        json_t *want = NULL;
+        for (unsigned g = 0; g < N_GRIDS; g++) {
+            const variant v = {'c', grids[g].n, grids[g].n, precisions[p], grids[g].parallel, NULL, 0};
+            char          what[64];
+            if (!program_full() && g != program_draw(600 + p, N_GRIDS)) continue;
+            if (want == NULL) want = render(&(variant){'c', 1, 1, precisions[p], "{}", NULL, 0});
+            snprintf(what, sizeof(what), "%d GPUs, %s, %s", v.n_ranks, v.precision, v.parallel);
+            print_message("  %s\n", what);
+            json_t *got = render(&v);
+            assert_same_pictures(got, want, what);
+            json_decref(got);
+        }
+        json_decref(want);
+    }
+}
+
+/* Without NCCL: slow, and the same. */
+static void staged_transfers_give_the_same_bits(void **state)
+{
+    (void)state;
+    json_t *want = render(&(variant){'a', 1, 1, "fp32", "{}", NULL, 0});
+    json_t *got = render(&(variant){'a', 3, 3, "fp32", "{}", "DYPE_TEST_STAGE_TRANSFERS=1", 0});
+    assert_same_pictures(got, want, "staged");
+    json_decref(got);
+    json_decref(want);
+}
+
+/* Tolerance and reason as in ranks_render: sums in another order, 1e-4 of the latent's root mean square. */
+static void the_classic_ring_stays_close(void **state)
+{
+    float  *want[N_PICTURES] = {NULL};
+    double  worst = 0;
+    (void)state;
+    for (int neighbour = 0; neighbour < 2; neighbour++) {
+        json_decref(render(&(variant){'a', 4, 4, "fp32", neighbour ? "{schedule: neighbour}" : "{}", NULL, 0}));
+        for (int i = 0; i < N_PICTURES; i++) {
+            const int width = tiny_model_get('a').transformer.in_channels;
+            char      name[32];
+            float    *latent = NULL;
+            double    square = 0, largest = 0;
+            snprintf(name, sizeof(name), "%s.safetensors", NAMES[i]);
+            assert_int_equal(latents_file_read(&latent, in_dir(name), "latents", N_IMAGE[i], width, NULL), ST_OK);
+            if (!neighbour) {
+                want[i] = latent;
+                continue;
+            }
+            for (int k = 0; k < N_IMAGE[i] * width; k++) {
+                largest = fmax(largest, fabs((double)latent[k] - (double)want[i][k]));
+                square += (double)want[i][k] * (double)want[i][k];
+            }
+            worst = fmax(worst, largest / sqrt(square / (N_IMAGE[i] * width)));
+            free(latent);
+            free(want[i]);
+        }
+    }
+    print_message("  %.1e\n", worst);
+    assert_true(worst > 0 && worst <= 1e-4); /* it is another schedule */
+}
+
+/* ---- devices that cannot work together */
+
+static void expect_refusal(const char *command, const char *environment, int n_ranks, int exit_code, const char *says)
+{
+    program_run run;
+    if (n_ranks > 0) program_start(&run, dir, environment, n_ranks, 60, command);
+    else program_start_other(&run, "mpirun", dir, environment, 0, 60, command);
+    if (run.exit_code != exit_code || strstr(run.output, says) == NULL)
+        fail_msg("%s %s: want exit code %d and \"%s\", got %d\n%s", environment, command, exit_code, says, run.exit_code, run.output);
+    program_run_free(&run);
+}
+
+static void devices_that_cannot_work_together_are_refused(void **state)
+{
+    static const char asked[] = "job.yaml --overwrite --backend cuda --threads 1";
+    char              environment[2 * TEMPDIR_PATH], command[8 * TEMPDIR_PATH];
+    (void)state;
+    write_job(&(variant){.model = 'a', .precision = "fp32", .parallel = "{}"});
+    environment_of(&(variant){.n_gpus = 2}, environment, sizeof(environment));
+    expect_refusal(asked, environment, 3, ST_DEVICE, "got 2, want 3, one for each rank");
+    environment_of(&(variant){.n_gpus = 1}, environment, sizeof(environment));
+    expect_refusal(asked, environment, 2, ST_DEVICE, "have one GPU: ");
+    environment_of(&(variant){.n_gpus = 2}, environment, sizeof(environment));
+    snprintf(command, sizeof(command), "-n 1 '%s' %s : -n 1 env VGPU_CC=8.6 '%s' %s", DYPE_BINARY, asked, DYPE_BINARY, asked);
+    expect_refusal(command, environment, 0, ST_DEVICE, "device differs: got \"cuda (");
+    /* No GPU at all: exit code 7 when it was asked for, else the processor, with a word about it. */
+    environment_of(&(variant){.n_gpus = 0}, environment, sizeof(environment));
+    expect_refusal(asked, environment, 2, ST_DEVICE, "no GPU: ");
+    expect_refusal("job.yaml --overwrite --threads 1", environment, 2, 0, "computing on the processor: ");
+}
+
+/* ---- a rank that dies */
+
+typedef struct background {
+    program_run run;
+    const char *environment;
+    double      ended;
+} background;
+
+static void *run_program(void *arg)
+{
+    background *b = arg;
+    program_start(&b->run, dir, b->environment, 3, LIMIT_S, "job.yaml --overwrite --backend cuda --threads 1 --watchdog 3 --log-json log.json");
+    b->ended = processes_now();
+    return NULL;
+}
+
+/* Until the log has a step: the watchdog is awake. */
+static void wait_for_step(void)
+{
+    for (const double until = processes_now() + 60; processes_now() < until; usleep(10000)) {
+        char   text[65536];
+        FILE  *log = fopen(in_dir("log.json"), "re");
+        size_t n = log != NULL ? fread(text, 1, sizeof(text) - 1, log) : 0;
+        if (log != NULL) fclose(log);
+        text[n] = '\0';
+        if (strstr(text, "\"event\":\"step\"") != NULL) return;
+    }
+    fail_msg("no step in a minute");
+}
+
+/* Killed or, every other time, stopped in the middle of the work, while the others wait for it on their devices: of a
+ * stopped one the watchdog tells. */
+static void a_rank_that_dies_or_stops_ends_all(void **state)
+{
+    const unsigned n_moments = program_full() ? 6 : 2;
+    char           environment[2 * TEMPDIR_PATH], says[48];
+    (void)state;
+    write_job(&(variant){.model = 'a', .precision = "fp32", .parallel = "{}"});
+    environment_of(&(variant){.n_gpus = 3}, environment, sizeof(environment));
+    for (unsigned i = 0; i < n_moments; i++) {
+        background b = {.environment = environment};
+        pthread_t  thread;
+        pid_t      pid = 0;
+        const int  rank = (int)program_draw(700 + i, 3), sent = i % 2 == 0 ? SIGKILL : SIGSTOP;
+        snprintf(says, sizeof(says), "watchdog: rank %d (", rank);
+        remove(in_dir("log.json"));
+        assert_int_equal(pthread_create(&thread, NULL, run_program, &b), 0);
+        wait_for_step();
+        for (const double until = processes_now() + END_S; pid == 0 && processes_now() < until;)
+            pid = processes_rank(DYPE_BINARY, "job.yaml", rank);
+        assert_true(pid > 0);
+        usleep(1000 * program_draw(800 + i, 800));
+        const double at = processes_now();
+        const bool   hit = kill(pid, sent) == 0;
+        pthread_join(thread, NULL);
+        assert_int_equal(processes_left(DYPE_BINARY, dir, 1), 0);
+        if (hit && (b.run.exit_code == 0 || b.ended - at > (sent == SIGSTOP ? END_S + 3 : END_S)))
+            fail_msg("rank %d, signal %d: exit code %d, %.1f s later\n%s", rank, sent, b.run.exit_code, b.ended - at, b.run.output);
+        if (sent == SIGSTOP && (b.run.exit_code != ST_COMM || strstr(b.run.output, says) == NULL))
+            fail_msg("rank %d stopped: exit code %d\n%s", rank, b.run.exit_code, b.run.output);
+        program_run_free(&b.run);
+    }
+}
+
+/* ---- the demo job */
+
+/* dB between two pictures of 8-bit RGB. */
+static double psnr_of(const char *a, const char *b)
+{
+    int      w = 0, h = 0, w2 = 0, h2 = 0;
+    double   square = 0;
+    uint8_t *x = picture_read(a, &w, &h), *y = picture_read(b, &w2, &h2);
+    assert_true(x != NULL && y != NULL && w == w2 && h == h2);
+    for (int i = 0; i < 3 * w * h; i++) square += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
+    free(x);
+    free(y);
+    return 10 * log10(255.0 * 255.0 * 3 * w * h / square);
+}
+
+/* One picture of the demo job, on two GPUs and on the processor: other sums, the same picture. */
+static void the_demo_job_shows_the_same_picture(void **state)
+{
+    static const char job[] = "model: '" PROJECT_DIR "/models/demo'\noutput: '{name}.png'\nprecision: fp32\n"
+        "defaults: {steps: 8, guidance: 3, width: 256, height: 256, seed: 1}\npictures:\n"
+        "  - {name: %s, prompt: 'a dramatic mountain landscape at dawn with a pine forest, rocky peaks and a cloudy sky, the sun on the right'}\n";
+    char environment[2 * TEMPDIR_PATH], text[1024];
+    (void)state;
+    environment_of(&(variant){.n_gpus = 2}, environment, sizeof(environment));
+    for (int gpu = 0; gpu < 2; gpu++) {
+        program_run run;
+        snprintf(text, sizeof(text), job, gpu ? "gpu" : "cpu");
+        assert_int_equal(tempdir_write(in_dir("demo.yaml"), text), ST_OK);
+        program_start(&run, dir, gpu ? environment : NULL, gpu ? 2 : 1, LIMIT_S,
+                      gpu ? "demo.yaml --overwrite --backend cuda --threads 1" : "demo.yaml --overwrite --backend cpu");
+        if (run.exit_code != 0) fail_msg("exit code %d\n%s", run.exit_code, run.output);
+        program_run_free(&run);
+    }
+    const double psnr = psnr_of(in_dir("gpu.png"), in_dir("cpu.png"));
+    print_message("  %.1f dB\n", psnr);
+    assert_true(psnr >= 40);
+}
+
+static int open_folder(void **state)
+{
+    (void)state;
+    if (tempdir_open(dir) != ST_OK) return -1;
+    for (const char *letter = "ac"; *letter != '\0'; letter++) {
+        char       path[TEMPDIR_PATH + 16];
+        tiny_model m = tiny_model_get(*letter);
+        snprintf(path, sizeof(path), "%s/%c", dir, *letter);
+        if (mkdir(path, 0777) == 0 && tiny_model_write(&m, TINY_ALL, path) == ST_OK) continue;
+        print_error("%s\n", err_text());
+        return -1;
+    }
+    return 0;
+}
+
+static int close_folder(void **state)
+{
+    (void)state;
+    tempdir_close(dir);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(any_number_of_gpus_gives_the_same_bits),
+        cmocka_unit_test(every_grid_gives_the_same_bits),
+        cmocka_unit_test(staged_transfers_give_the_same_bits),
+        cmocka_unit_test(the_classic_ring_stays_close),
+        cmocka_unit_test(devices_that_cannot_work_together_are_refused),
+        cmocka_unit_test(a_rank_that_dies_or_stops_ends_all),
+        cmocka_unit_test(the_demo_job_shows_the_same_picture),
+    };
+    return cmocka_run_group_tests(tests, open_folder, close_folder);
+}
+
+#else
+
+int main(void)
+{
+    printf("not run: many GPUs (built without CUDA, NCCL or MPI)\n");
+    return 0;
+}
+
+#endif
