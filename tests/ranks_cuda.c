@@ -260,7 +260,9 @@ typedef struct background {
 static void *run_program(void *arg)
 {
     background *b = arg;
-    program_start(&b->run, dir, b->environment, 3, LIMIT_S, "job.yaml --overwrite --backend cuda --threads 1 --watchdog 3 --log-json log.json");
+    char        arguments[2 * TEMPDIR_PATH]; /* with the folder: other tests run programs of this name */
+    snprintf(arguments, sizeof(arguments), "job.yaml --overwrite --backend cuda --threads 1 --watchdog 3 --log-json '%s'", in_dir("log.json"));
+    program_start(&b->run, dir, b->environment, 3, LIMIT_S, arguments);
     b->ended = processes_now();
     return NULL;
 }
@@ -298,7 +300,7 @@ static void a_rank_that_dies_or_stops_ends_all(void **state)
         assert_int_equal(pthread_create(&thread, NULL, run_program, &b), 0);
         wait_for_step();
         for (const double until = processes_now() + END_S; pid == 0 && processes_now() < until;)
-            pid = processes_rank(DYPE_BINARY, "job.yaml", rank);
+            pid = processes_rank(DYPE_BINARY, dir, rank);
         assert_true(pid > 0);
         usleep(1000 * program_draw(800 + i, 800));
         const double at = processes_now();
