@@ -79,9 +79,3 @@ fail:
     safetensors_close(file);
     return st;
 }
-
-status latents_file_write(const char *path, const float *packed, int64_t rows, int64_t width)
-{
-    safetensors_tensor tensor = {.name = "latents", .type = DT_F32, .n_dims = 2, .shape = {rows, width}, .data = packed};
-    return safetensors_write(path, &tensor, 1, NULL, 0);
-}

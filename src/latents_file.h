@@ -1,5 +1,5 @@
-/* Tensors that a picture takes from or leaves in safetensors files: latents_in, latents_out, embeddings_in
- * (docs/job-file.md). Read and written on rank 0. */
+/* Tensors that a picture takes from safetensors files: latents_in, embeddings_in (docs/job-file.md). Read on rank 0.
+ * checkpoint.h writes those that it leaves. */
 #ifndef DYPE_LATENTS_FILE_H
 #define DYPE_LATENTS_FILE_H
 
@@ -13,8 +13,5 @@
 status latents_file_read(float **out, const char *path, const char *name, int64_t rows, int64_t width, int64_t n[2]);
 /* Whether the file has the tensor. */
 status latents_file_has(const char *path, const char *name, int *has);
-
-/* [rows, width] fp32 under the name "latents". */
-status latents_file_write(const char *path, const float *packed, int64_t rows, int64_t width);
 
 #endif

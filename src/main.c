@@ -12,9 +12,11 @@
 #include "model_hash.h"
 #include "options.h"
 #include "plan.h"
+#include "recipe_job.h"
 #include "render.h"
 #include "report.h"
 #include "self_check.h"
+#include "signals.h"
 #include "watchdog.h"
 
 static const double HASHING_TELL_S = 2.0; /* between lines about a slow hash */
@@ -24,6 +26,7 @@ typedef struct program {
     comm    *comm;
     machine  machine; /* that plans are for */
     grid_shape shape;
+    char   **refused; /* [pictures] why one cannot be rendered here; NULL where it can */
     comm_grid grid;
     int      n_threads;
     report  *report;
@@ -216,11 +219,24 @@ static status open_machine(program *p, int n_ranks)
     return machine_measure(&p->machine, p->comm, p->dev, p->model, p->job->precision, rows, rows, &load, budget_s);
 }
 
-/* The grid of all pictures is that of the first one's plan; each picture must fit. With --plan: tells all. */
+/* The plan of one picture: told, and whether it fits. */
+static status plan_picture(program *p, const plan_opts *opts, plan *made)
+{
+    const status st = plan_make(made, opts);
+    if (st != ST_OK) return st;
+    if (p->options.plan) plan_print(made, p->report);
+    else if (made->machine.attention > 0) plan_print_short(made, p->report);
+    if (speaks(p)) report_event(p->report, "plan", plan_json(made));
+    return ST_OK;
+}
+
+/* The grid of all pictures is that of the first one's plan that fits. A picture that does not fit fails by itself; when none
+ * does, the job ends here. With --plan: tells all. */
 static status plan_job(program *p)
 {
-    status    st = ST_OK, fit_st = ST_OK;
+    status    st = ST_OK;
     plan      made = {0};
+    size_t    n_refused = 0;
     int       n_local = comm_local_size(p->comm);
     plan_opts opts = {.model = p->model, .job = p->job, .n_threads = p->n_threads,
                       .n_ranks = p->options.plan_ranks > 0 ? p->options.plan_ranks : comm_size(p->comm)};
@@ -228,21 +244,30 @@ static status plan_job(program *p)
     opts.n_ranks_of_node = p->options.plan_ranks > 0 ? opts.n_ranks : n_local;
     TRY(open_machine(p, opts.n_ranks));
     if (p->machine.attention > 0) opts.machine = &p->machine;
+    p->refused = calloc(p->job->n_pictures, sizeof(*p->refused));
+    TRY(comm_agree(p->comm, p->refused != NULL ? ST_OK : err_set(ST_NO_MEMORY, "plans of %zu pictures", p->job->n_pictures)));
     for (size_t i = 0; i < p->job->n_pictures; i++) {
         opts.picture = &p->job->pictures[i];
-        TRY(plan_make(&made, &opts));
-        if (i == 0) p->shape = made.shape;
-        if (p->options.plan) plan_print(&made, p->report);
-        else if (made.machine.attention > 0) plan_print_short(&made, p->report);
-        if (speaks(p)) report_event(p->report, "plan", plan_json(&made));
-        if (fit_st == ST_OK) fit_st = plan_fits(&made, &opts);
+        TRY(comm_agree(p->comm, plan_picture(p, &opts, &made)));
+        const status fits = comm_agree(p->comm, plan_fits(&made, &opts));
+        if (fits != ST_OK && fits != ST_NO_MEMORY) st = fits;
+        if (st == ST_OK && (i == n_refused)) p->shape = made.shape;
         plan_free(&made);
-        if (fit_st != ST_OK && !p->options.plan) break;
+        TRY(st);
+        if (fits == ST_OK) continue;
+        p->refused[i] = strdup(err_text());
+        TRY(comm_agree(p->comm, p->refused[i] != NULL ? ST_OK : err_set(ST_NO_MEMORY, "plans of %zu pictures", p->job->n_pictures)));
+        n_refused++;
     }
-    st = fit_st;
+    for (size_t i = 0; i < p->job->n_pictures; i++) {
+        if (p->refused[i] == NULL || (!p->options.plan && n_refused < p->job->n_pictures)) continue;
+        if (!p->options.plan) report_picture(p->report, p->job->pictures[i].id, "failed", p->refused[i]);
+        if (st == ST_OK) st = err_set(ST_NO_MEMORY, "%s", p->refused[i]);
+    }
+    if (st != ST_OK && !p->options.plan) report_table(p->report, p->job->n_pictures);
 fail:
     plan_free(&made);
-    return comm_agree(p->comm, st);
+    return st;
 }
 
 static status open_grid(program *p)
@@ -270,7 +295,8 @@ static void warn_of_idle_keys(program *p)
 /* What a replica has done, and all of them together. */
 typedef struct tally {
     size_t n_failed;
-    status cause; /* that all failures share, else ST_FAILED */
+    status cause;   /* that all failures share, else ST_FAILED */
+    bool   stopped; /* by a signal, with pictures left */
 } tally;
 
 static void count_failure(tally *t, status cause, size_t n)
@@ -279,26 +305,85 @@ static void count_failure(tally *t, status cause, size_t n)
     t->n_failed += n;
 }
 
+static void tell_failure(const job_picture *picture, report *r)
+{
+    report_warn(r, "%s failed: %s", picture->id, err_text());
+    report_event(r, "picture", json_pack("{s:s, s:s, s:o}", "picture", picture->id, "state", "failed", "reason",
+                                         report_text(err_text())));
+    report_picture(r, picture->id, "failed", err_text());
+}
+
+static void tell_stop(const job_picture *picture, report *r)
+{
+    report_warn(r, "%s", err_text());
+    report_event(r, "picture", json_pack("{s:s, s:s, s:o}", "picture", picture->id, "state", "stopped", "reason",
+                                         report_text(err_text())));
+    report_picture(r, picture->id, "stopped", err_text());
+}
+
+/* The next picture of this replica, the same on all its ranks; at least n_pictures: there is none. A signal takes all that
+ * are left, so that other replicas begin no more either. *stopped: it took some. */
+static status next_ticket(program *p, int *ticket, bool *stopped)
+{
+    status st = ST_OK;
+    int    go_on = signals_noted() == NULL, some = 0;
+    TRY(comm_min_int(p->grid.replica, &go_on));
+    if (comm_rank(p->grid.replica) == 0) {
+        do {
+            st = clerk_next(p->comm, ticket);
+            some |= !go_on && st == ST_OK && (size_t)*ticket < p->job->n_pictures;
+        } while (!go_on && st == ST_OK && (size_t)*ticket < p->job->n_pictures);
+    }
+    TRY(comm_agree(p->grid.replica, st));
+    TRY(comm_bcast(p->grid.replica, 0, ticket, sizeof(*ticket)));
+    TRY(comm_bcast(p->grid.replica, 0, &some, sizeof(some)));
+    *stopped |= some != 0;
+fail:
+    return st;
+}
+
 /* The pictures that fall to this replica, whenever it is free for one; one that fails does not stop the others. */
 static status render_share(program *p, report *r, tally *t)
 {
     status st = ST_OK;
     for (;;) {
         int ticket = 0;
-        if (comm_rank(p->grid.replica) == 0) st = clerk_next(p->comm, &ticket);
-        TRY(comm_agree(p->grid.replica, st));
-        TRY(comm_bcast(p->grid.replica, 0, &ticket, sizeof(ticket)));
+        TRY(next_ticket(p, &ticket, &t->stopped));
         if ((size_t)ticket >= p->job->n_pictures) return ST_OK;
         const job_picture *picture = &p->job->pictures[ticket];
         st = renderer_picture(p->renderer, picture);
         if (st == ST_COMM) goto fail;
-        if (st == ST_OK) continue;
-        report_warn(r, "%s failed: %s", picture->id, err_text());
-        report_event(r, "picture", json_pack("{s:s, s:s, s:s}", "picture", picture->id, "state", "failed", "reason",
-                                             err_text()));
-        count_failure(t, st, 1);
+        if (st == ST_AGAIN) {
+            tell_stop(picture, r);
+            t->stopped = true;
+        } else if (st != ST_OK) {
+            tell_failure(picture, r);
+            count_failure(t, st, 1);
+        }
         st = ST_OK;
     }
+fail:
+    return st;
+}
+
+/* --decode: the picture of the job whose recipe is the file's; that of the file's id is tried first. One replica does it. */
+static status decode_file(program *p, report *r, tally *t)
+{
+    status             st = ST_OK;
+    const job_picture *found = NULL;
+    const char        *path = p->options.decode;
+    if (p->grid.index != 0) return ST_OK;
+    TRY(renderer_find(p->renderer, path, &found));
+    st = renderer_decode(p->renderer, found, path);
+    if (st == ST_OK || st == ST_COMM) goto fail;
+    if (st == ST_AGAIN) {
+        tell_stop(found, r);
+        t->stopped = true;
+    } else {
+        tell_failure(found, r);
+        count_failure(t, st, 1);
+    }
+    st = ST_OK;
 fail:
     return st;
 }
@@ -316,8 +401,10 @@ static status add_up(program *p, const tally *mine, tally *sum)
     for (int r = 0; r < n; r++) bytes[r] = sizeof(*all);
     TRY(comm_gather(p->comm, 0, leads ? mine : &none, bytes, all));
     TRY(comm_bcast(p->comm, 0, all, (size_t)n * sizeof(*all)));
-    for (int r = 0; r < n; r++)
+    for (int r = 0; r < n; r++) {
         if (all[r].n_failed > 0) count_failure(sum, all[r].cause, all[r].n_failed);
+        sum->stopped |= all[r].stopped;
+    }
     TRY(clerk_settle(p->comm)); /* what leads have said is in the log before the end is */
 fail:
     free(all);
@@ -325,7 +412,7 @@ fail:
     return st;
 }
 
-/* ST_FAILED when some pictures failed; a cause that all share is told. */
+/* ST_AGAIN when a signal has left some undone; ST_FAILED when some pictures failed; a cause that all share is told. */
 static status render_all(program *p)
 {
     status  st = ST_OK;
@@ -334,14 +421,20 @@ static status render_all(program *p)
     TRY(comm_agree(p->comm, renderer_open(&p->renderer, &(renderer_opts){
         .job = p->job, .model = p->model, .model_sha256 = p->model_sha256, .grid = &p->grid, .dev = p->dev,
         .report = r, .dump = p->dump, .overwrite = p->options.overwrite,
+        .refused = (const char *const *)p->refused,
         .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0,
         .reverse_order = getenv("DYPE_TEST_REVERSE_BLOCKS") != NULL})));
-    TRY(render_share(p, r, &mine));
-    TRY(add_up(p, &mine, &sum));
+    signals_hold(true);
+    st = p->options.decode != NULL ? decode_file(p, r, &mine) : render_share(p, r, &mine);
+    if (p->options.decode != NULL) st = comm_agree(p->comm, st);
+    if (st == ST_OK) st = add_up(p, &mine, &sum);
+    signals_hold(false);
+    TRY(st);
+    const size_t n_wanted = p->options.decode != NULL ? 1 : p->job->n_pictures;
     if (sum.n_failed > 0)
-        st = err_set(sum.n_failed < p->job->n_pictures ? ST_FAILED : sum.cause, "%zu of %zu pictures failed", sum.n_failed,
-                     p->job->n_pictures);
-    report_table(p->report);
+        st = err_set(sum.n_failed < n_wanted ? ST_FAILED : sum.cause, "%zu of %zu pictures failed", sum.n_failed, n_wanted);
+    if (sum.stopped) st = err_set(ST_AGAIN, "stopped by a signal: run the same command again");
+    report_table(p->report, n_wanted);
 fail:
     report_event(p->report, "end", json_pack("{s:i, s:I, s:I}", "exit_code", (int)st, "failed", (json_int_t)sum.n_failed,
                                              "pictures", (json_int_t)p->job->n_pictures));
@@ -353,8 +446,8 @@ static status compare_options(program *p)
 {
     status st = ST_OK;
     char   text[1024];
-    int    n = snprintf(text, sizeof(text), "--check %d --bench %d --blocks %d", p->options.check, p->options.bench,
-                        p->options.n_blocks);
+    int    n = snprintf(text, sizeof(text), "--check %d --bench %d --decode %d --blocks %d", p->options.check,
+                        p->options.bench, p->options.decode != NULL, p->options.n_blocks);
     for (size_t i = 0; i < p->options.n_only && n < (int)sizeof(text); i++)
         n += snprintf(text + n, sizeof(text) - (size_t)n, " --only %s", p->options.only[i]);
     TRY(comm_same(p->comm, ST_USAGE, "program version", DYPE_VERSION));
@@ -433,6 +526,8 @@ static void close_all(program *p)
     grid_close(&p->grid);
     report_close(p->lead_report);
     model_close(p->model);
+    for (size_t i = 0; p->refused != NULL && i < p->job->n_pictures; i++) free(p->refused[i]);
+    free(p->refused);
     job_close(p->job);
     if (speaks(p)) watchdog_listen(p->comm, NULL, NULL);
     report_close(p->report);
@@ -453,7 +548,13 @@ int main(int argc, char **argv)
         options_close(&p.options);
         return 0;
     }
-    if (comm_open(&p.comm, &argc, &argv) != ST_OK) {
+    if (st == ST_OK && p.options.recipe != NULL) {
+        st = recipe_job_print(stdout, p.options.recipe, p.options.model);
+        if (st != ST_OK) fprintf(stderr, "dype-dist: %s\n", err_text());
+        options_close(&p.options);
+        return (int)st;
+    }
+    if (signals_open() != ST_OK || comm_open(&p.comm, &argc, &argv) != ST_OK) {
         fprintf(stderr, "dype-dist: %s\n", err_text());
         return ST_COMM;
     }

@@ -34,6 +34,8 @@ enum {
     OPT_RANKS,
     OPT_WATCHDOG,
     OPT_MEMORY_LIMIT,
+    OPT_DECODE,
+    OPT_RECIPE,
     OPT_NOT_YET /* known to the design, absent from this version */
 };
 
@@ -63,8 +65,8 @@ static const struct {
     {"isa", "NAME", OPT_ISA, "auto, avx512bf16, avx512, avx2 or plain"},
     {"watchdog", "SECONDS", OPT_WATCHDOG, "end the job when a rank is silent for so long (600; 0: never)"},
     {"memory-limit", "SIZE", OPT_MEMORY_LIMIT, "at most so much device memory per rank, such as 24G or 500M"},
-    {"decode", "FILE", OPT_NOT_YET, NULL},
-    {"recipe", "FILE", OPT_NOT_YET, NULL},
+    {"decode", "FILE", OPT_DECODE, "only decode this saved latent, with the job's picture that it belongs to"},
+    {"recipe", "FILE", OPT_RECIPE, "print a job that renders the same bytes as this PNG (or latent) and exit"},
     {"spectra", "FILE", OPT_NOT_YET, NULL},
     {"plot-positions", "FILE", OPT_NOT_YET, NULL},
 };
@@ -210,6 +212,12 @@ static status read_option(options *o, int id, const char *name, const char *valu
     case OPT_DUMP:
         o->dump[o->n_dump++] = value;
         break;
+    case OPT_DECODE:
+        o->decode = value;
+        break;
+    case OPT_RECIPE:
+        o->recipe = value;
+        break;
     case OPT_THREADS:
         return read_count(name, value, 1, THREADS_MAX, &o->n_threads);
     case OPT_BLOCKS:
@@ -272,7 +280,7 @@ status options_read(options *o, int argc, char **argv)
         TRY(read_option(o, known[sign - FIRST_INDEX].id, known[sign - FIRST_INDEX].name, optarg));
     }
     int n_left = argc - optind;
-    if (n_left == 0 && (o->help || o->version)) return ST_OK;
+    if (n_left == 0 && (o->help || o->version || o->recipe != NULL)) return ST_OK;
     if (n_left == 0) {
         st = err_set(ST_USAGE, "found no job file; usage: dype-dist [options] JOB.yaml; %s", hint);
         goto fail;
@@ -280,6 +288,10 @@ status options_read(options *o, int argc, char **argv)
     if (n_left > 1) {
         st = err_set(ST_USAGE, "found %d job files (%s, %s%s); allowed: one; %s", n_left, argv[optind],
                      argv[optind + 1], n_left > 2 ? ", ..." : "", hint);
+        goto fail;
+    }
+    if (o->recipe != NULL) {
+        st = err_set(ST_USAGE, "--recipe prints a job and takes none (%s); %s", argv[optind], hint);
         goto fail;
     }
     o->job_path = argv[optind];

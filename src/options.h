@@ -12,13 +12,15 @@
 typedef enum option_backend { BACKEND_AUTO, BACKEND_CPU, BACKEND_STRICT, BACKEND_CUDA } option_backend;
 
 typedef struct options {
-    const char *job_path; /* NULL only with help or version */
+    const char *job_path; /* NULL only with help, version or recipe */
     bool help, version;
     bool check; /* validate only */
     bool plan; /* print plans; render nothing */
     const char *plan_for; /* a named machine; NULL: this one */
     int plan_ranks; /* 0: those that run */
     bool bench; /* measure instead of rendering */
+    const char *decode; /* a saved latent; NULL: render */
+    const char *recipe; /* print the job of this file; NULL: no */
     bool overwrite, quiet;
     option_backend backend;
     bool isa_given; /* else the best of the processor */

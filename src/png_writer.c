@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "atomic_file.h"
@@ -154,7 +155,14 @@ static int move_without_link(const char *path, const char *kept)
     return error;
 }
 
-/* A file that has the name already becomes NAME.N.png, with the first N that is free. Neither way replaces a file. */
+static bool is_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* A file that has the name already becomes NAME.N.png, with the first N that is free. Neither way replaces a file. A run
+ * that was killed between this and the rename has kept it already. */
 static status keep_old(const char *path)
 {
     size_t stem = strlen(path) - strlen(".png");
@@ -165,6 +173,7 @@ static status keep_old(const char *path)
         int error = link(path, kept) == 0 ? 0 : errno;
         if (error == EPERM || error == EOPNOTSUPP || error == ENOSYS || error == EMLINK)
             error = move_without_link(path, kept);
+        if (error == EEXIST && is_same_file(path, kept)) error = 0;
         free(kept);
         if (error == 0 || error == ENOENT) return ST_OK;
         if (error != EEXIST) return err_set(ST_OUTPUT, "%s: cannot keep the old file: %s", path, strerror(error));

@@ -44,8 +44,13 @@ status recipe_make(recipe *out, const job *j, const job_picture *p, const recipe
         noise_json(&p->noise));
     if (object != NULL && p->wrap == WRAP_HORIZONTAL) /* only then: recipes without it keep their hash */
         json_object_set_new(object, "wrap", json_string("horizontal"));
-    if (object != NULL && facts->inputs_sha256 != NULL)
-        json_object_set_new(object, "inputs_sha256", json_string(facts->inputs_sha256));
+    if (object != NULL && facts->n_blocks > 0) json_object_set_new(object, "blocks", json_integer(facts->n_blocks));
+    if (object != NULL && j->parallel.schedule == SCHEDULE_NEIGHBOUR) /* its bits do depend on the ranks */
+        json_object_set_new(object, "schedule", json_string("neighbour"));
+    if (object != NULL && facts->latents_in_sha256 != NULL)
+        json_object_set_new(object, "latents_in_sha256", json_string(facts->latents_in_sha256));
+    if (object != NULL && facts->embeddings_in_sha256 != NULL)
+        json_object_set_new(object, "embeddings_in_sha256", json_string(facts->embeddings_in_sha256));
     char *text = object == NULL ? NULL : json_dumps(object, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
     json_decref(object);
     if (text == NULL) return err_set(ST_NO_MEMORY, "%s: no memory for its recipe", p->id);
@@ -61,4 +66,30 @@ void recipe_free(recipe *r)
 {
     free(r->json);
     r->json = NULL;
+}
+
+static void add_difference(const char *key, const json_t *a, const json_t *b, char *text, size_t size)
+{
+    const size_t used = strlen(text);
+    char        *x = a == NULL ? NULL : json_dumps(a, JSON_COMPACT | JSON_ENCODE_ANY);
+    char        *y = b == NULL ? NULL : json_dumps(b, JSON_COMPACT | JSON_ENCODE_ANY);
+    snprintf(text + used, size - used, "%s%s (%.80s, here %.80s)", used > 0 ? ", " : "", key, x != NULL ? x : "nothing",
+             y != NULL ? y : "nothing");
+    free(x);
+    free(y);
+}
+
+const char *recipe_difference(const char *a, const char *here, char *text, size_t size)
+{
+    json_t       *x = json_loads(a, 0, NULL), *y = json_loads(here, 0, NULL);
+    const char   *key;
+    const json_t *value;
+    text[0] = '\0';
+    json_object_foreach(x, key, value)
+        if (!json_equal(value, json_object_get(y, key))) add_difference(key, value, json_object_get(y, key), text, size);
+    json_object_foreach(y, key, value)
+        if (json_object_get(x, key) == NULL) add_difference(key, NULL, value, text, size);
+    json_decref(x);
+    json_decref(y);
+    return text;
 }

@@ -14,7 +14,8 @@ typedef struct recipe_facts {
     const char *device; /* device_name: backend and instruction set */
     int         n_text; /* rows of text */
     int         base_resolution;
-    const char *inputs_sha256; /* of latents_in and embeddings_in; NULL without */
+    int         n_blocks; /* of the transformer that run; 0: all */
+    const char *latents_in_sha256, *embeddings_in_sha256; /* of the files; NULL without */
 } recipe_facts;
 
 typedef struct recipe {
@@ -24,5 +25,7 @@ typedef struct recipe {
 
 status recipe_make(recipe *out, const job *j, const job_picture *p, const recipe_facts *facts);
 void   recipe_free(recipe *r);
+/* The keys in which two recipes differ, with both values: "seed (\"7\", here \"8\"), steps (4, here 8)". Returns text. */
+const char *recipe_difference(const char *a, const char *here, char *text, size_t size);
 
 #endif

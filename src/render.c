@@ -6,8 +6,9 @@
 #include <sys/resource.h>
 
 #include "arena.h"
-#include "atomic_file.h"
+#include "checkpoint.h"
 #include "flux_transformer.h"
+#include "keeper.h"
 #include "latents_file.h"
 #include "noise.h"
 #include "png_writer.h"
@@ -16,7 +17,9 @@
 #include "rng.h"
 #include "schedule.h"
 #include "sha256.h"
+#include "signals.h"
 #include "vae_decoder.h"
+#include "watchdog.h"
 
 enum { TEXT_ROWS_SCHNELL = 256 }; /* default of models without guidance; the others': all that their tokenizer allows */
 
@@ -40,11 +43,17 @@ typedef struct picture {
     float             *t_model; /* [steps] */
     int32_t            n_text;
     recipe             recipe; /* rank 0 */
+    bool               keeps;  /* its states and latents survive a kill; not those of a benchmark */
+    keeper            *keeper; /* rank 0 */
+    keeper_found       found;  /* of earlier runs; latents on rank 0 */
     float             *tables; /* host: position tables of the step */
     arena              memory;
     float             *latents;  /* device: [n_image of this rank, channels] */
     void              *velocity; /* device: the same in the activations' type */
-    float             *packed;   /* rank 0: the gathered latent [n_image, channels] */
+    size_t            *bytes_of_ranks; /* of the latents that each rank owns */
+    float             *own;      /* host: this rank's latents, on their way to or from rank 0 */
+    float             *packed;   /* rank 0: the gathered latent [n_image, channels], unless the keeper has it */
+    const float       *latent;   /* rank 0: the finished one, lent */
     char               latents_sha256[SHA256_HEX], pixels_sha256[SHA256_HEX];
     int64_t            exchanged; /* bytes that this rank sent in the step loop; during it: before it */
     double             computed;  /* floating-point operations before it */
@@ -53,6 +62,7 @@ typedef struct picture {
 } picture;
 
 static status begin(renderer *r, picture *x);
+static status claim(renderer *r, picture *x, bool redo);
 static status encode(renderer *r, picture *x);
 static status prepare(renderer *r, picture *x);
 static status draw_noise(renderer *r, picture *x);
@@ -60,24 +70,28 @@ static status denoise(renderer *r, picture *x, int step);
 static status gather(renderer *r, picture *x);
 static status decode(renderer *r, picture *x);
 static status finish(renderer *r, picture *x);
-static void   end(renderer *r, picture *x);
+static void   end(renderer *r, picture *x, status st);
 
 /* The recipe of a render. Every stage is collective and ends with the same status on all ranks. */
 status renderer_picture(renderer *r, const job_picture *p)
 {
     status  st = ST_OK;
-    picture x = {.job = p, .started = report_now()};
-    TRY(begin(r, &x));      /* size, schedule, positions; the output can be written */
-    TRY(encode(r, &x));     /* prompt -> T5 rows and CLIP vector, on rank 0 */
-    TRY(prepare(r, &x));    /* text rows to their owners, modulation of all steps */
-    TRY(draw_noise(r, &x)); /* each rank its own rows */
-    for (int step = 0; step < p->steps; step++)
-        TRY(denoise(r, &x, step)); /* position tables from rank 0, transformer, Euler */
-    TRY(gather(r, &x)); /* the latent on rank 0, saved if asked */
+    picture x = {.job = p, .keeps = true, .started = report_now()};
+    TRY(begin(r, &x));        /* size, schedule, positions, recipe */
+    TRY(claim(r, &x, false)); /* lock and journal: what earlier runs have left of it */
+    if (x.found.stage == KEPT_PICTURE) goto fail;
+    if (x.found.stage != KEPT_LATENT) {
+        TRY(encode(r, &x));     /* prompt -> T5 rows and CLIP vector, on rank 0 */
+        TRY(prepare(r, &x));    /* text rows to their owners, modulation of all steps */
+        TRY(draw_noise(r, &x)); /* each rank its own rows, or those of a checkpoint */
+        for (int step = x.found.step; step < p->steps; step++)
+            TRY(denoise(r, &x, step)); /* position tables from rank 0, transformer, Euler; the latent to rank 0 */
+    }
+    TRY(gather(r, &x)); /* the latent on rank 0, saved */
     TRY(decode(r, &x)); /* VAE rows -> PNG rows */
-    TRY(finish(r, &x)); /* checksums to the log */
+    TRY(finish(r, &x)); /* checksums to journal and log */
 fail:
-    end(r, &x);
+    end(r, &x, st);
     return st;
 }
 
@@ -128,6 +142,83 @@ void renderer_close(renderer *r)
     flux_transformer_close(r->transformer);
     stream_close(r->compute);
     free(r);
+}
+
+/* ---- the decode alone */
+
+/* Rank 0 reads the saved latent; it must be finished. */
+static status read_saved(renderer *r, const char *path, checkpoint *saved)
+{
+    status st = ST_OK;
+    if (!speaks(r)) return agree(r, ST_OK);
+    st = checkpoint_read(saved, path);
+    if (st == ST_OK && saved->step < saved->n_steps)
+        st = err_set(ST_BAD_JOB, "%s: %s after step %d of %d: not finished; run its job to go on from there", path,
+                     saved->picture, saved->step, saved->n_steps);
+    return agree(r, st);
+}
+
+/* Whether its recipe is that of the latent; else, with tell, an error that names what differs. */
+static status compare_recipe(renderer *r, const job_picture *p, const checkpoint *saved, const char *path, bool tell, int *same)
+{
+    status  st = ST_OK;
+    picture x = {.job = p};
+    char    differs[512];
+    TRY(begin(r, &x));
+    if (speaks(r)) *same = strcmp(saved->recipe_sha256, x.recipe.sha256) == 0;
+    if (speaks(r) && tell && !*same)
+        st = err_set(ST_BAD_JOB, "%s: of no picture of %s: what has its id, %s, differs in %s", path, r->opts.job->path, p->id,
+                     recipe_difference(saved->recipe, x.recipe.json, differs, sizeof(differs)));
+    TRY(agree(r, st));
+    TRY(comm_bcast(r->comm, 0, same, sizeof(*same)));
+fail:
+    end(r, &x, st);
+    return st;
+}
+
+status renderer_find(renderer *r, const char *path, const job_picture **found)
+{
+    status     st = ST_OK;
+    const job *j = r->opts.job;
+    checkpoint saved = {0};
+    int        named = -1, same = false;
+    TRY(read_saved(r, path, &saved));
+    for (size_t i = 0; speaks(r) && i < j->n_pictures; i++)
+        if (strcmp(j->pictures[i].id, saved.picture) == 0) named = (int)i;
+    TRY(comm_bcast(r->comm, 0, &named, sizeof(named)));
+    if (named >= 0) TRY(compare_recipe(r, &j->pictures[named], &saved, path, j->n_pictures == 1, &same));
+    for (int i = 0; !same && i < (int)j->n_pictures; i++)
+        if (i != named) {
+            TRY(compare_recipe(r, &j->pictures[i], &saved, path, false, &same));
+            if (same) named = i;
+        }
+    if (!same && named >= 0) TRY(compare_recipe(r, &j->pictures[named], &saved, path, true, &same));
+    if (!same) st = err_set(ST_BAD_JOB, "%s: it is of %s, and no picture of %s has its recipe", path, speaks(r) ? saved.picture : "", j->path);
+    TRY(agree(r, st));
+    *found = &j->pictures[named];
+fail:
+    checkpoint_free(&saved);
+    return st;
+}
+
+status renderer_decode(renderer *r, const job_picture *p, const char *path)
+{
+    status     st = ST_OK;
+    picture    x = {.job = p, .keeps = true, .started = report_now()};
+    checkpoint saved = {0};
+    TRY(read_saved(r, path, &saved));
+    TRY(begin(r, &x));
+    TRY(claim(r, &x, true));
+    free(x.found.latents);
+    x.found = (keeper_found){.stage = KEPT_LATENT, .step = p->steps, .latents = saved.latents};
+    saved.latents = NULL;
+    TRY(gather(r, &x));
+    TRY(decode(r, &x));
+    TRY(finish(r, &x));
+fail:
+    checkpoint_free(&saved);
+    end(r, &x, st);
+    return st;
 }
 
 /* ---- the step loop alone */
@@ -243,7 +334,7 @@ status renderer_steps(renderer *r, const job_picture *p, step_figures *figures, 
         x.packed = NULL;
     }
 fail:
-    end(r, &x);
+    end(r, &x, st);
     return st;
 }
 
@@ -280,37 +371,6 @@ fail:
     return st;
 }
 
-/* SHA-256 of the files that a picture is made from beside its prompt. */
-static status hash_inputs(const job_picture *p, char hex[SHA256_HEX])
-{
-    status      st = ST_OK;
-    const char *paths[] = {p->latents_in, p->embeddings_in};
-    sha256     *h = NULL;
-    FILE       *file = NULL;
-    char        piece[65536];
-    TRY(sha256_open(&h));
-    for (int i = 0; i < 2; i++) {
-        if (paths[i] == NULL) continue;
-        file = fopen(paths[i], "rbe");
-        if (file == NULL) {
-            st = err_set(ST_BAD_JOB, "%s: cannot be read", paths[i]);
-            goto fail;
-        }
-        for (size_t n; (n = fread(piece, 1, sizeof(piece), file)) > 0;) TRY(sha256_add(h, piece, n));
-        if (ferror(file)) {
-            st = err_set(ST_BAD_JOB, "%s: cannot be read", paths[i]);
-            goto fail;
-        }
-        fclose(file);
-        file = NULL;
-    }
-    return sha256_finish(h, hex);
-fail:
-    if (file != NULL) fclose(file);
-    sha256_close(h);
-    return st;
-}
-
 static void describe(renderer *r, const picture *x)
 {
     char       text[512];
@@ -330,16 +390,17 @@ static void describe(renderer *r, const picture *x)
 
 static status make_recipe(renderer *r, picture *x)
 {
-    status       st = ST_OK;
-    char         inputs[SHA256_HEX];
-    const bool   has_inputs = x->job->latents_in != NULL || x->job->embeddings_in != NULL;
-    recipe_facts facts = {.model_sha256 = r->opts.model_sha256, .device = device_name(r->opts.dev), .n_text = x->n_text,
-                          .base_resolution = x->positions.base_patches * r->opts.model->vae.scale * PATCH};
-    if (has_inputs) {
-        TRY(hash_inputs(x->job, inputs));
-        facts.inputs_sha256 = inputs;
-    }
-    TRY(recipe_make(&x->recipe, r->opts.job, x->job, &facts));
+    status             st = ST_OK;
+    const job_picture *p = x->job;
+    char               latents[SHA256_HEX], embeddings[SHA256_HEX];
+    recipe_facts       facts = {.model_sha256 = r->opts.model_sha256, .device = device_name(r->opts.dev), .n_text = x->n_text,
+                                .base_resolution = x->positions.base_patches * r->opts.model->vae.scale * PATCH,
+                                .n_blocks = r->opts.n_blocks};
+    if (p->latents_in != NULL) TRY(sha256_of_file(p->latents_in, ST_BAD_JOB, NULL, latents));
+    if (p->embeddings_in != NULL) TRY(sha256_of_file(p->embeddings_in, ST_BAD_JOB, NULL, embeddings));
+    if (p->latents_in != NULL) facts.latents_in_sha256 = latents;
+    if (p->embeddings_in != NULL) facts.embeddings_in_sha256 = embeddings;
+    TRY(recipe_make(&x->recipe, r->opts.job, p, &facts));
 fail:
     return st;
 }
@@ -383,9 +444,49 @@ static status begin(renderer *r, picture *x)
         if (x->tables == NULL) st = err_set(ST_NO_MEMORY, "%s: position tables", p->id);
     }
     if (st == ST_OK && speaks(r)) st = make_recipe(r, x);
-    if (st == ST_OK && speaks(r)) st = atomic_file_probe(p->output);
-    if (st == ST_OK && speaks(r) && p->latents_out != NULL) st = atomic_file_probe(p->latents_out);
     TRY(agree(r, st));
+fail:
+    return st;
+}
+
+/* Waiting for a lock is no silence. */
+static void tell_waiting(void *context)
+{
+    const renderer *r = context;
+    watchdog_step(r->comm, -1);
+}
+
+/* Done already: said, and logged like one that is rendered. */
+static void tell_done(renderer *r, const picture *x)
+{
+    report_line(r->opts.report, "%s: done already: %s", x->job->id, x->job->output);
+    report_picture(r->opts.report, x->job->id, "done already", "");
+    report_event(r->opts.report, "picture", json_pack(
+        "{s:s, s:s, s:o, s:i, s:i, s:s, s:s, s:s}", "picture", x->job->id, "state", "done already", "path",
+        report_text(x->job->output), "width", x->geometry.width, "height", x->geometry.height, "recipe_sha256",
+        x->recipe.sha256, "latents_sha256", x->found.latents_sha256, "pixels_sha256", x->found.pixels_sha256));
+}
+
+static status claim(renderer *r, picture *x, bool redo)
+{
+    status             st = ST_OK;
+    const job_picture *p = x->job;
+    const char        *refused = r->opts.refused != NULL ? r->opts.refused[p - r->opts.job->pictures] : NULL;
+    report_phase(r->opts.report, p->id, "claim");
+    if (speaks(r))
+        st = keeper_open(&x->keeper, &(keeper_opts){
+            .picture = p, .recipe = &x->recipe, .rows = x->geometry.n_image, .channels = r->opts.model->flux.in_channels,
+            .every = r->opts.job->checkpoint_every, .overwrite = r->opts.overwrite, .redo = redo,
+            .report = r->opts.report, .waiting = tell_waiting, .context = r}, &x->found);
+    TRY(agree(r, st));
+    TRY(comm_bcast(r->comm, 0, &x->found.stage, sizeof(x->found.stage)));
+    TRY(comm_bcast(r->comm, 0, &x->found.step, sizeof(x->found.step)));
+    if (speaks(r) && x->found.stage == KEPT_PICTURE) tell_done(r, x);
+    if (x->found.stage == KEPT_PICTURE) goto fail;
+    if (refused != NULL) {
+        st = err_set(ST_NO_MEMORY, "%s", refused);
+        goto fail;
+    }
     if (speaks(r)) describe(r, x);
 fail:
     return st;
@@ -398,6 +499,7 @@ static status encode(renderer *r, picture *x)
     const flux_config *c = &r->opts.model->flux;
     report_phase(r->opts.report, p->id, "encode");
     if (!speaks(r)) return agree(r, ST_OK);
+    keeper_encoding(x->keeper);
     if (p->embeddings_in != NULL) {
         prompt_free(&r->prompt);
         r->prompt_key[0] = '\0';
@@ -455,18 +557,20 @@ static size_t *latent_bytes(const renderer *r, const picture *x)
     return bytes;
 }
 
-/* Initial noise from a file of rank 0, if the picture has one: *found tells. */
-static status scatter_noise(renderer *r, picture *x, float *mine, int *found)
+/* Latents to begin with that rank 0 has, if it has: those of a checkpoint, or initial noise from a file. *found tells. */
+static status scatter_latents(renderer *r, picture *x, int *found)
 {
     status             st = ST_OK;
     const job_picture *p = x->job;
     const int          channels = r->opts.model->flux.in_channels;
     const char        *path = p->latents_in;
     float             *all = NULL;
-    size_t            *bytes = latent_bytes(r, x);
-    if (bytes == NULL) st = err_set(ST_NO_MEMORY, "%s: rows of ranks", p->id);
     *found = path != NULL;
-    if (st == ST_OK && speaks(r)) {
+    if (speaks(r) && x->found.latents != NULL) {
+        all = x->found.latents;
+        x->found.latents = NULL;
+        *found = true;
+    } else if (speaks(r)) {
         if (path == NULL && p->embeddings_in != NULL) {
             path = p->embeddings_in;
             st = latents_file_has(path, "latents", found);
@@ -475,10 +579,9 @@ static status scatter_noise(renderer *r, picture *x, float *mine, int *found)
     }
     TRY(agree(r, st));
     TRY(comm_bcast(r->comm, 0, found, sizeof(*found)));
-    if (*found) TRY(comm_scatter(r->comm, 0, all, bytes, mine));
+    if (*found) TRY(comm_scatter(r->comm, 0, all, x->bytes_of_ranks, x->own));
 fail:
     free(all);
-    free(bytes);
     return st;
 }
 
@@ -490,20 +593,60 @@ static status draw_noise(renderer *r, picture *x)
     const int          channels = r->opts.model->flux.in_channels;
     const size_t       n = (size_t)rows.n_image * (size_t)channels;
     int                found = 0;
-    float             *mine = malloc((n + 1) * sizeof(float));
+    x->own = malloc((n + 1) * sizeof(float));
+    x->bytes_of_ranks = latent_bytes(r, x);
     report_phase(r->opts.report, p->id, "noise");
-    TRY(agree(r, mine != NULL ? ST_OK : err_set(ST_NO_MEMORY, "%s: noise of %d rows", p->id, rows.n_image)));
-    TRY(scatter_noise(r, x, mine, &found));
+    TRY(agree(r, x->own != NULL && x->bytes_of_ranks != NULL ? ST_OK : err_set(ST_NO_MEMORY, "%s: noise of %d rows", p->id,
+                                                                               rows.n_image)));
+    TRY(scatter_latents(r, x, &found));
     if (!found && rows.n_image > 0)
         st = noise_fill(&p->noise, p->seed, &x->geometry, channels / (PATCH * PATCH),
-                        geometry_first_token(rows, x->n_text), rows.n_image, type_of(r) == DT_BF16, mine);
+                        geometry_first_token(rows, x->n_text), rows.n_image, type_of(r) == DT_BF16, x->own);
     if (st == ST_OK && parity_of(r, x))
-        for (size_t i = 0; i < n; i++) mine[i] = bf16_round(mine[i]);
-    if (st == ST_OK && n > 0) st = stream_copy_in(r->compute, x->latents, mine, n * sizeof(float));
+        for (size_t i = 0; i < n; i++) x->own[i] = bf16_round(x->own[i]);
+    if (st == ST_OK && n > 0) st = stream_copy_in(r->compute, x->latents, x->own, n * sizeof(float));
     if (st == ST_OK) st = stream_sync(r->compute);
+    if (st == ST_OK && x->keeper != NULL) st = keeper_denoising(x->keeper, x->found.step);
     TRY(agree(r, st));
 fail:
-    free(mine);
+    return st;
+}
+
+/* This rank's latents to its host memory; nobody has agreed yet. */
+static status fetch_own(renderer *r, picture *x)
+{
+    const size_t n = (size_t)flux_transformer_rows(r->transformer).n_image * (size_t)r->opts.model->flux.in_channels;
+    status       st = n > 0 ? stream_copy_out(r->compute, x->own, x->latents, n * sizeof(float)) : ST_OK;
+    return st != ST_OK ? st : stream_sync(r->compute);
+}
+
+/* All ranks stop after the same step, or before the decode, when one of them has heard a signal: the latent is on the disk
+ * then. */
+static status stop_if_asked(renderer *r, picture *x, const char *after)
+{
+    status      st = ST_OK;
+    const char *noted = signals_noted();
+    int         go_on = noted == NULL;
+    TRY(comm_min_int(r->comm, &go_on));
+    if (go_on) return ST_OK;
+    if (x->keeper != NULL) keeper_stop(x->keeper);
+    if (noted != NULL) st = err_set(ST_AGAIN, "%s: stopped by %s after %s: the same command goes on from there", x->job->id, noted, after);
+    st = agree(r, st); /* whoever heard it says so */
+fail:
+    return st;
+}
+
+/* After each step the latent goes to rank 0 where it can be saved at any moment. */
+static status keep(renderer *r, picture *x, int done)
+{
+    status st = ST_OK;
+    char   after[64];
+    TRY(comm_gather(r->comm, 0, x->own, x->bytes_of_ranks, speaks(r) ? keeper_spare(x->keeper) : NULL));
+    if (speaks(r)) keeper_offer(x->keeper, done);
+    if (done == x->job->steps) return ST_OK;
+    snprintf(after, sizeof(after), "step %d of %d", done, x->job->steps);
+    TRY(stop_if_asked(r, x, after));
+fail:
     return st;
 }
 
@@ -512,14 +655,14 @@ static status denoise(renderer *r, picture *x, int step)
     status               st = ST_OK;
     const schedule_step *s = &x->schedule->steps[step];
     const int64_t        n = (int64_t)flux_transformer_rows(r->transformer).n_image * r->opts.model->flux.in_channels;
-    if (step == 0) {
+    if (step == x->found.step) {
         x->exchanged = comm_exchange_bytes(r->comm);
         x->loop_s = -report_now();
         x->loop_cpu_s = -cpu_seconds();
         report_phase(r->opts.report, x->job->id, "denoise");
-        report_step(r->opts.report, x->job->id, 0, x->job->steps, s->sigma);
+        report_step(r->opts.report, x->job->id, step, x->job->steps, s->sigma);
     }
-    if (step == 0 || position_plan_is_dynamic(&x->positions)) {
+    if (step == x->found.step || position_plan_is_dynamic(&x->positions)) {
         if (speaks(r)) position_plan_tables(&x->positions, s->t_position, x->tables);
         TRY(comm_bcast(r->comm, 0, x->tables, x->positions.n_floats * sizeof(float)));
     }
@@ -528,6 +671,7 @@ static status denoise(renderer *r, picture *x, int step)
         st = stream_euler(r->compute, &(euler_args){.latents = x->latents, .v = x->velocity, .n = n, .dt = s->dt,
                                                     .type = type_of(r), .parity = parity_of(r, x)});
     if (st == ST_OK) st = flux_transformer_sync(r->transformer);
+    if (st == ST_OK && x->keeps) st = fetch_own(r, x);
     TRY(agree(r, st));
     if (step == x->job->steps - 1) {
         x->exchanged = comm_exchange_bytes(r->comm) - x->exchanged;
@@ -535,37 +679,57 @@ static status denoise(renderer *r, picture *x, int step)
         x->loop_cpu_s += cpu_seconds();
     }
     report_step(r->opts.report, x->job->id, step + 1, x->job->steps, s->sigma);
+    if (x->keeps) TRY(keep(r, x, step + 1));
+fail:
+    return st;
+}
+
+/* Without a keeper: the latent of all ranks, once. */
+static status gather_once(renderer *r, picture *x)
+{
+    status       st = ST_OK;
+    const size_t total = (size_t)x->geometry.n_image * (size_t)r->opts.model->flux.in_channels;
+    if (speaks(r)) x->packed = malloc(total * sizeof(float));
+    if (speaks(r) && x->packed == NULL) st = err_set(ST_NO_MEMORY, "%s: latent of %zu values", x->job->id, total);
+    if (st == ST_OK) st = fetch_own(r, x);
+    TRY(agree(r, st));
+    TRY(comm_gather(r->comm, 0, x->own, x->bytes_of_ranks, x->packed));
+    x->latent = x->packed;
+fail:
+    return st;
+}
+
+/* Of the finished latent: its checksum, latents_out, the saved latent. */
+static status save_latent(renderer *r, picture *x)
+{
+    status             st = ST_OK;
+    const job_picture *p = x->job;
+    const int          channels = r->opts.model->flux.in_channels;
+    TRY(sha256_of(x->latent, (size_t)x->geometry.n_image * (size_t)channels * sizeof(float), x->latents_sha256));
+    if (x->keeper != NULL && x->found.stage != KEPT_LATENT) keeper_latent(x->keeper, x->latent);
+    if (x->keeper != NULL && p->latents_out != NULL)
+        TRY(checkpoint_write(p->latents_out, &(checkpoint){
+            .picture = (char *)p->id, .recipe = x->recipe.json, .step = p->steps, .n_steps = p->steps,
+            .rows = x->geometry.n_image, .channels = channels, .latents = (float *)x->latent}));
 fail:
     return st;
 }
 
 static status gather(renderer *r, picture *x)
 {
-    status       st = ST_OK;
-    const int    channels = r->opts.model->flux.in_channels;
-    const size_t n = (size_t)flux_transformer_rows(r->transformer).n_image * (size_t)channels;
-    const size_t total = (size_t)x->geometry.n_image * (size_t)channels;
-    float       *mine = malloc((n + 1) * sizeof(float));
-    size_t      *bytes = latent_bytes(r, x);
+    status st = ST_OK;
     report_phase(r->opts.report, x->job->id, "gather");
-    if (speaks(r)) x->packed = malloc(total * sizeof(float));
-    if (mine == NULL || bytes == NULL || (speaks(r) && x->packed == NULL))
-        st = err_set(ST_NO_MEMORY, "%s: latent of %zu values", x->job->id, total);
-    if (st == ST_OK && n > 0) st = stream_copy_out(r->compute, mine, x->latents, n * sizeof(float));
-    if (st == ST_OK) st = stream_sync(r->compute);
-    TRY(agree(r, st));
-    TRY(comm_gather(r->comm, 0, mine, bytes, x->packed));
+    if (!x->keeps) TRY(gather_once(r, x));
+    if (speaks(r) && x->keeps) {
+        x->packed = x->found.latents; /* of an earlier run, else NULL */
+        x->found.latents = NULL;
+        x->latent = x->packed != NULL ? x->packed : keeper_latest(x->keeper);
+    }
     flux_transformer_release(r->transformer); /* its memory is not resident beside the decoder's */
     arena_free(&x->memory);
-    if (speaks(r)) {
-        st = sha256_of(x->packed, total * sizeof(float), x->latents_sha256);
-        if (st == ST_OK && x->job->latents_out != NULL)
-            st = latents_file_write(x->job->latents_out, x->packed, x->geometry.n_image, channels);
-    }
-    st = agree(r, st);
+    TRY(agree(r, speaks(r) ? save_latent(r, x) : ST_OK));
+    if (x->keeps) TRY(stop_if_asked(r, x, "its last step"));
 fail:
-    free(mine);
-    free(bytes);
     return st;
 }
 
@@ -603,11 +767,13 @@ static status commit_sink(renderer *r, picture *x, picture_sink *sink)
 {
     status st = ST_OK;
     if (!speaks(r)) return ST_OK;
+    TRY(keeper_check(x->keeper));
     st = png_writer_commit(sink->png);
     sink->png = NULL;
     TRY(st);
     st = sha256_finish(sink->hash, x->pixels_sha256);
     sink->hash = NULL;
+    if (st == ST_OK) keeper_done(x->keeper, x->latents_sha256, x->pixels_sha256);
 fail:
     return st;
 }
@@ -617,10 +783,11 @@ static status decode(renderer *r, picture *x)
     status       st = ST_OK;
     picture_sink sink = {0};
     report_phase(r->opts.report, x->job->id, "decode");
+    if (speaks(r)) keeper_decoding(x->keeper);
     TRY(agree(r, open_sink(r, x, &sink)));
     vae_decoder_parity(r->vae, parity_of(r, x));
     vae_decoder_wrap(r->vae, x->job->wrap == WRAP_HORIZONTAL);
-    TRY(vae_decoder_decode(r->vae, &x->geometry, x->packed, &(row_sink){.ctx = &sink, .rows = sink_rows}));
+    TRY(vae_decoder_decode(r->vae, &x->geometry, x->latent, &(row_sink){.ctx = &sink, .rows = sink_rows}));
     TRY(agree(r, commit_sink(r, x, &sink)));
 fail:
     png_writer_abandon(sink.png);
@@ -660,24 +827,30 @@ static status finish(renderer *r, picture *x)
                                                "step_loop_cpu_s", all[rank].loop_cpu_s));
     double took = report_now() - x->started;
     report_event(r->opts.report, "picture", json_pack(
-        "{s:s, s:s, s:o, s:i, s:i, s:s, s:s, s:s, s:f, s:o}", "picture", x->job->id, "state", "done", "path",
+        "{s:s, s:s, s:o, s:i, s:i, s:s, s:s, s:s, s:i, s:f, s:o}", "picture", x->job->id, "state", "done", "path",
         report_text(x->job->output), "width", x->geometry.width, "height", x->geometry.height, "recipe_sha256", x->recipe.sha256,
-        "latents_sha256", x->latents_sha256, "pixels_sha256", x->pixels_sha256, "took_s", took, "ranks", ranks));
+        "latents_sha256", x->latents_sha256, "pixels_sha256", x->pixels_sha256, "from_step", x->found.step, "took_s", took, "ranks",
+        ranks));
     report_line(r->opts.report, "%s: %s (%.1f s)", x->job->id, x->job->output, took);
+    report_picture(r->opts.report, x->job->id, "done", "");
 fail:
     free(all);
     free(bytes);
     return st;
 }
 
-static void end(renderer *r, picture *x)
+static void end(renderer *r, picture *x, status st)
 {
+    keeper_close(x->keeper, st, err_text());
     flux_transformer_release(r->transformer);
     arena_free(&x->memory);
     recipe_free(&x->recipe);
     schedule_close(x->schedule);
     free(x->t_model);
     free(x->tables);
+    free(x->bytes_of_ranks);
+    free(x->own);
     free(x->packed);
+    free(x->found.latents);
     report_phase(r->opts.report, NULL, NULL);
 }

@@ -20,15 +20,22 @@ typedef struct renderer_opts {
     report      *report;
     dump        *dump;
     bool         overwrite;
+    const char *const *refused; /* [pictures of the job] why one cannot be rendered here, NULL where it can; or NULL */
     int          n_blocks; /* transformer blocks to run, 0: all */
     bool         reverse_order; /* blocks of keys in the wrong order: shows that the tests would see it */
 } renderer_opts;
 
-/* Collective, all three. */
+/* Collective, all of them. */
 status renderer_open(renderer **out, const renderer_opts *opts);
-/* Renders one picture of the job to its output file. A failure is the same on all ranks; after any but ST_COMM the next
- * picture can be rendered. */
+/* Renders one picture of the job to its output file, as far as earlier runs have not. A failure is the same on all ranks;
+ * after any but ST_COMM the next picture can be rendered. ST_AGAIN: a signal has stopped it, its latent is saved. */
 status renderer_picture(renderer *r, const job_picture *p);
+
+/* --decode. The picture of the job that a saved latent (checkpoint.h) belongs to by its recipe; ST_BAD_JOB, with what
+ * differs, when there is none. */
+status renderer_find(renderer *r, const char *latent, const job_picture **found);
+/* Its latent -> PNG again, whether or not it is done. */
+status renderer_decode(renderer *r, const job_picture *p, const char *latent);
 
 /* What the step loop of a picture costs. Sums over the ranks unless said. */
 typedef struct step_figures {

@@ -17,6 +17,15 @@ typedef struct phase {
     int    n;
 } phase;
 
+enum { RESULT_DONE, RESULT_ALREADY, RESULT_FAILED, RESULT_STOPPED, N_RESULTS };
+static const char *const results[N_RESULTS] = {"done", "done already", "failed", "stopped"};
+
+/* A picture that was not finished. */
+typedef struct unfinished {
+    struct unfinished *next;
+    char               text[]; /* "id: failed: reason" */
+} unfinished;
+
 struct report {
     bool   speaks, quiet, terminal;
     void (*forward)(void *context, report_kind kind, const char *text);
@@ -27,10 +36,14 @@ struct report {
     bool   live; /* a live line stands on the terminal */
     FILE  *log;
     double started, phase_started, steps_started;
+    bool   counts_steps;
+    int    steps_before; /* done when the clock started */
     char   picture[256];
     int    current; /* phase, -1: none */
     phase  phases[MAX_PHASES];
     int    n_phases;
+    size_t n_results[N_RESULTS]; /* under the lock, as the list */
+    unfinished *first, **last;
 };
 
 double report_now(void)
@@ -49,6 +62,7 @@ status report_open(report **out, const report_opts *opts)
     r->terminal = isatty(STDERR_FILENO) == 1;
     r->started = report_now();
     r->current = -1;
+    r->last = &r->first;
     r->forward = opts->speaks ? NULL : opts->forward;
     r->forward_context = opts->forward_context;
     r->place = opts->place;
@@ -71,6 +85,10 @@ void report_close(report *r)
     if (r == NULL) return;
     report_phase(r, NULL, NULL);
     if (r->log != NULL) fclose(r->log);
+    for (unfinished *u = r->first, *next; u != NULL; u = next) {
+        next = u->next;
+        free(u);
+    }
     pthread_mutex_destroy(&r->lock);
     free(r);
 }
@@ -109,6 +127,34 @@ static void show_text(report *r, report_kind kind, const char *text)
     free(copy);
 }
 
+/* text: "result: id: reason"; with the lock. */
+static void count_result(report *r, const char *text)
+{
+    for (int i = 0; i < N_RESULTS; i++) {
+        const size_t n = strlen(results[i]);
+        if (strncmp(text, results[i], n) != 0 || text[n] != ':') continue;
+        r->n_results[i]++;
+        unfinished *u = i < RESULT_FAILED ? NULL : malloc(sizeof(*u) + strlen(text) + 1);
+        if (u == NULL) return;
+        strcpy(u->text, text);
+        err_printable(u->text);
+        u->next = NULL;
+        *r->last = u;
+        r->last = &u->next;
+        return;
+    }
+}
+
+void report_picture(report *r, const char *picture, const char *result, const char *reason)
+{
+    char *text = NULL;
+    if (!r->speaks && r->forward == NULL) return;
+    const bool says_who = strncmp(reason, picture, strlen(picture)) == 0 && reason[strlen(picture)] == ':';
+    if (asprintf(&text, "%s: %s%s%s", result, says_who ? "" : picture, says_who ? "" : ": ", reason) < 0) return;
+    report_deliver(r, REPORT_PICTURE, text);
+    free(text);
+}
+
 void report_deliver(report *r, report_kind kind, const char *text)
 {
     if (r->forward != NULL) {
@@ -120,6 +166,8 @@ void report_deliver(report *r, report_kind kind, const char *text)
     if (kind == REPORT_EVENT) {
         if (r->log != NULL) fprintf(r->log, "%s\n", text);
         if (r->log != NULL) fflush(r->log); /* a line is there when its event has happened, also after a kill */
+    } else if (kind == REPORT_PICTURE) {
+        count_result(r, text);
     } else if (kind == REPORT_WARNING || !r->quiet) {
         show_text(r, kind, text);
     }
@@ -195,6 +243,7 @@ void report_phase(report *r, const char *picture, const char *name)
         report_event(r, "phase", json_pack("{s:s, s:s, s:f}", "picture", r->picture, "phase", p->name, "took_s", seconds));
     }
     r->current = name == NULL ? -1 : phase_index(r, name);
+    r->counts_steps = false;
     r->phase_started = now;
     if (name != NULL) snprintf(r->picture, sizeof(r->picture), "%s", picture);
     if (r->place != NULL) r->place(r->place_context, picture, name, -1);
@@ -216,11 +265,13 @@ void report_step(report *r, const char *picture, int done, int n_steps, double s
     double now = report_now();
     if (r->place != NULL && done < n_steps && r->current >= 0)
         r->place(r->place_context, picture, r->phases[r->current].name, done);
-    if (done == 0) {
+    if (!r->counts_steps) {
+        r->counts_steps = true;
+        r->steps_before = done;
         r->steps_started = now;
         return;
     }
-    double per_step = (now - r->steps_started) / done;
+    double per_step = (now - r->steps_started) / (done - r->steps_before);
     report_event(r, "step", json_pack("{s:s, s:i, s:i, s:f, s:f}", "picture", picture, "step", done, "steps", n_steps,
                                       "sigma", sigma, "s_per_step", per_step));
     if (!r->speaks && r->forward == NULL) return;
@@ -240,7 +291,26 @@ static int slowest_first(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-void report_table(report *r)
+static void show_results(report *r, size_t n_pictures)
+{
+    char   text[256] = "";
+    size_t n_known = 0, used = 0;
+    pthread_mutex_lock(&r->lock);
+    for (int i = 0; i < N_RESULTS; i++) {
+        n_known += r->n_results[i];
+        if (r->n_results[i] > 0)
+            used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%zu %s", used > 0 ? ", " : "", r->n_results[i],
+                                     results[i]);
+    }
+    if (n_known < n_pictures)
+        snprintf(text + used, sizeof(text) - used, "%s%zu not begun", used > 0 ? ", " : "", n_pictures - n_known);
+    end_live(r);
+    if (!r->quiet || r->first != NULL) fprintf(stderr, "pictures: %s\n", text);
+    for (const unfinished *u = r->first; u != NULL; u = u->next) fprintf(stderr, "  %s\n", u->text);
+    pthread_mutex_unlock(&r->lock);
+}
+
+void report_table(report *r, size_t n_pictures)
 {
     report_phase(r, NULL, NULL);
     if (!r->speaks) return;
@@ -254,4 +324,5 @@ void report_table(report *r)
     }
     report_line(r, "%-22s %10.2f %5.1f%%", "other", rest, 100.0 * rest / total);
     report_line(r, "%-22s %10.2f", "total", total);
+    show_results(r, n_pictures);
 }

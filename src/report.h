@@ -11,7 +11,7 @@
 
 typedef struct report report;
 
-typedef enum report_kind { REPORT_LINE, REPORT_WARNING, REPORT_STEP, REPORT_EVENT } report_kind;
+typedef enum report_kind { REPORT_LINE, REPORT_WARNING, REPORT_STEP, REPORT_EVENT, REPORT_PICTURE } report_kind;
 
 typedef struct report_opts {
     bool        speaks; /* this is rank 0 */
@@ -34,13 +34,17 @@ void report_warn(report *r, const char *fmt, ...) __attribute__((format(printf, 
 
 /* Begins a phase of a picture and ends the one before; NULL only ends. Seconds of equal names add up. */
 void report_phase(report *r, const char *picture, const char *phase);
-/* Step `done` of n_steps is finished (the first call with 0 starts the clock). sigma: noise level of the step. */
+/* Step `done` of n_steps is finished; the first call of a phase starts the clock at the steps done before. sigma: noise
+ * level of the step. */
 void report_step(report *r, const char *picture, int done, int n_steps, double sigma);
 /* What another report has forwarded: shown and logged as if it had been said here. Seconds of an event are since the
  * start of the report that said it. */
 void report_deliver(report *r, report_kind kind, const char *text);
-/* Table of the phases so far, slowest first; only where one speaks. */
-void report_table(report *r);
+/* How a picture ended: "done", "done already", "failed", "stopped"; reason may be "". For the table. */
+void report_picture(report *r, const char *picture, const char *result, const char *reason);
+/* Table of the phases so far, slowest first; then the pictures counted by result, and those that failed with their reasons
+ * (also when quiet). n_pictures: of the job. Only where one speaks. */
+void report_table(report *r, size_t n_pictures);
 
 /* One line of the JSON log: {"event": event, "seconds": since start, ...fields}. Steals fields (may be NULL). */
 void report_event(report *r, const char *event, json_t *fields);

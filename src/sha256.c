@@ -1,7 +1,9 @@
 #include "sha256.h"
 
+#include <errno.h>
 #include <openssl/evp.h>
 #include <stdio.h>
+#include <string.h>
 
 /* An EVP_MD_CTX under a name of ours. */
 static EVP_MD_CTX *context_of(sha256 *h)
@@ -49,5 +51,28 @@ status sha256_of(const void *data, size_t bytes, char hex[SHA256_HEX])
     st = sha256_add(h, data, bytes);
     if (st == ST_OK) return sha256_finish(h, hex);
     sha256_close(h);
+    return st;
+}
+
+status sha256_of_file(const char *path, status bad, int64_t *n_bytes, char hex[SHA256_HEX])
+{
+    status  st = ST_OK;
+    sha256 *h = NULL;
+    int64_t all = 0;
+    char    piece[65536];
+    FILE   *file = fopen(path, "rbe");
+    if (file == NULL) return err_set(bad, "%s: cannot be read: %s", path, strerror(errno));
+    TRY(sha256_open(&h));
+    for (size_t n; (n = fread(piece, 1, sizeof(piece), file)) > 0; all += (int64_t)n) TRY(sha256_add(h, piece, n));
+    if (ferror(file)) {
+        st = err_set(bad, "%s: cannot be read: %s", path, strerror(errno));
+        goto fail;
+    }
+    st = sha256_finish(h, hex);
+    h = NULL;
+    if (st == ST_OK && n_bytes != NULL) *n_bytes = all;
+fail:
+    sha256_close(h);
+    fclose(file);
     return st;
 }

@@ -3,6 +3,7 @@
 #define DYPE_SHA256_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "status.h"
 
@@ -18,5 +19,7 @@ void   sha256_close(sha256 *h); /* accepts NULL */
 
 /* All at once. */
 status sha256_of(const void *data, size_t bytes, char hex[SHA256_HEX]);
+/* Of a file's bytes, and how many they are (n_bytes may be NULL). bad: the status of one that cannot be read. */
+status sha256_of_file(const char *path, status bad, int64_t *n_bytes, char hex[SHA256_HEX]);
 
 #endif

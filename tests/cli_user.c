@@ -24,6 +24,10 @@ static const char GOOD[] = "model: model\noutput: '{name}.png'\nprecision: fp32\
                            "defaults: {steps: 1, max_sequence_length: 16}\n"
                            "pictures:\n  - {name: hill, prompt: 'a hill', width: 64, height: 48}\n";
 
+static const char STEEPER[] = "model: model\noutput: '{name}.png'\nprecision: fp32\n"
+                              "defaults: {steps: 1, max_sequence_length: 16}\n"
+                              "pictures:\n  - {name: hill, prompt: 'a steeper hill', width: 64, height: 48}\n";
+
 static void write_in(const char *name, const char *text)
 {
     char path[TEMPDIR_PATH + 64];
@@ -123,7 +127,10 @@ static void a_picture_is_whole_and_an_old_one_is_kept(void **state)
     assert_int_equal(image.height, 48);
     png_image_free(&image);
     assert_int_equal(count_entries("hill"), 1);
-    expect("good.yaml --quiet", 0, "");
+    expect("good.yaml", 0, "hill: done already"); /* the same recipe */
+    assert_int_equal(count_entries("hill"), 1);
+    write_in("steeper.yaml", STEEPER);
+    expect("steeper.yaml", 0, "hill: its recipe has changed: rendered anew");
     assert_int_equal(count_entries("hill"), 2);
     assert_int_equal(count_entries("hill.1.png"), 1);
     expect("good.yaml --overwrite", 0, "phase");

@@ -15,6 +15,7 @@
 #include "counter.h"
 #include "latents_file.h"
 #include "program.h"
+#include "safetensors.h"
 #include "tiny_model.h"
 #include "vectors.h"
 
@@ -98,7 +99,9 @@ static void write_noise(const ring *r, const int *shifts, int n_shifts)
     for (int i = 0; i < n_shifts; i++) {
         roll(noise, ROWS, r->cols, channels_of(r), shifts[i], rolled);
         name_of(shifts[i], name);
-        assert_int_equal(latents_file_write(path_in(name, ".in.safetensors"), rolled, ROWS * r->cols, channels_of(r)), ST_OK);
+        const safetensors_tensor latents = {.name = "latents", .type = DT_F32, .n_dims = 2, .data = rolled,
+                                            .shape = {ROWS * r->cols, channels_of(r)}};
+        assert_int_equal(safetensors_write(path_in(name, ".in.safetensors"), &latents, 1, NULL, 0), ST_OK);
     }
     free(rolled);
     free(noise);

@@ -158,8 +158,8 @@ static void wrong_lines_are_refused_with_a_hint(void **state)
         {"--memory-limit 5GB a.yaml", "--memory-limit: found \"5GB\""},
         {"--memory-limit -5G a.yaml", "--memory-limit: found \"-5G\""},
         {"--memory-limit 17179869184G a.yaml", "--memory-limit: found \"17179869184G\""},
-        {"--decode f", "--decode is not in this version"},
-        {"--recipe f.png", "--recipe is not in this version"},
+        {"--decode f", "found no job file"},
+        {"--recipe f.png a.yaml", "--recipe prints a job and takes none (a.yaml)"},
         {"--spectra f a.yaml", "--spectra is not in this version"},
         {"--plot-positions f a.yaml", "--plot-positions is not in this version"},
     };
@@ -176,8 +176,9 @@ static void wrong_lines_are_refused_with_a_hint(void **state)
 static void help_offers_only_what_this_version_does(void **state)
 {
     (void)state;
-    static const char *const offered[] = {"--check", "--backend", "--isa", "--log-json", "--watchdog", "--plan", "--bench", "75 stopped"};
-    static const char *const absent[] = {"--decode", "--recipe", "--spectra"};
+    static const char *const offered[] = {"--check", "--backend", "--isa", "--log-json", "--watchdog", "--plan", "--bench", "--decode", "--recipe",
+                                          "75 stopped"};
+    static const char *const absent[] = {"--spectra", "--plot-positions"};
     char text[4096] = "";
     FILE *out = fmemopen(text, sizeof(text), "w");
     assert_non_null(out);

@@ -78,7 +78,7 @@ static void run(bool forwarded, bool quiet, const char *log, char shown[SHOWN_BY
     assert_int_equal(report_open(&lead, &(report_opts){.forward = forward, .forward_context = speaker}), ST_OK);
     capture_begin(&c);
     say(forwarded ? lead : speaker);
-    if (forwarded) report_table(lead); /* shows nothing */
+    if (forwarded) report_table(lead, 1); /* shows nothing */
     capture_end(&c, shown);
     report_close(lead);
     report_close(speaker);
@@ -164,7 +164,7 @@ static void reports_without_a_voice_are_silent(void **state)
     capture_begin(&c);
     say(r);
     report_deliver(r, REPORT_WARNING, "nobody hears this");
-    report_table(r);
+    report_table(r, 1);
     capture_end(&c, shown);
     report_close(r);
     assert_string_equal(shown, "");
