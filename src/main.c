@@ -12,6 +12,7 @@
 #include "model_hash.h"
 #include "options.h"
 #include "plan.h"
+#include "positions_plot.h"
 #include "recipe_job.h"
 #include "render.h"
 #include "report.h"
@@ -446,8 +447,9 @@ static status compare_options(program *p)
 {
     status st = ST_OK;
     char   text[1024];
-    int    n = snprintf(text, sizeof(text), "--check %d --bench %d --decode %d --blocks %d", p->options.check,
-                        p->options.bench, p->options.decode != NULL, p->options.n_blocks);
+    int    n = snprintf(text, sizeof(text), "--check %d --bench %d --decode %d --plot-positions %d --spectra %d --loss %d --blocks %d",
+                        p->options.check, p->options.bench, p->options.decode != NULL, p->options.plot_positions != NULL,
+                        p->options.spectra != NULL, p->options.loss != NULL, p->options.n_blocks);
     for (size_t i = 0; i < p->options.n_only && n < (int)sizeof(text); i++)
         n += snprintf(text + n, sizeof(text) - (size_t)n, " --only %s", p->options.only[i]);
     TRY(comm_same(p->comm, ST_USAGE, "program version", DYPE_VERSION));
@@ -499,6 +501,8 @@ static status run(program *p, status options_st)
                     p->job->n_pictures == 1 ? "" : "s", p->job->model);
         return ST_OK;
     }
+    if (p->options.plot_positions != NULL)
+        return comm_agree(p->comm, speaks(p) ? positions_plot(p->options.plot_positions, p->job, p->model, p->report) : ST_OK);
     TRY(open_device(p));
     TRY(check_device(p));
     if (!p->options.bench) TRY(plan_job(p));
