@@ -3,7 +3,7 @@
 set -euo pipefail
 
 wanted=(gcc g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libyaml-dev libpng-dev libjansson-dev
-        libsentencepiece-dev libutf8proc-dev libssl-dev zlib1g-dev libdnnl-dev libcmocka-dev libsimde-dev)
+        libsentencepiece-dev libutf8proc-dev libssl-dev zlib1g-dev libdnnl-dev libfftw3-dev libcmocka-dev libsimde-dev)
 missing=()
 for package in "${wanted[@]}"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
