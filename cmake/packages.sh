@@ -4,7 +4,8 @@
 set -euo pipefail
 
 wanted=(gcc g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libyaml-dev libpng-dev libjansson-dev
-        libsentencepiece-dev libutf8proc-dev libssl-dev zlib1g-dev libdnnl-dev libcmocka-dev libsimde-dev libzstd-dev)
+        libsentencepiece-dev libutf8proc-dev libssl-dev zlib1g-dev libdnnl-dev libfftw3-dev libcmocka-dev
+        libsimde-dev libzstd-dev)
 if [ "${1:-}" = cluster ]; then wanted=(slurm-wlm munge); fi
 missing=()
 for package in "${wanted[@]}"; do

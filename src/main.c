@@ -11,14 +11,17 @@
 #include "comm.h"
 #include "contact_sheet.h"
 #include "job.h"
+#include "loss.h"
 #include "model_hash.h"
 #include "options.h"
 #include "plan.h"
+#include "positions_plot.h"
 #include "recipe_job.h"
 #include "render.h"
 #include "report.h"
 #include "self_check.h"
 #include "signals.h"
+#include "spectra_run.h"
 #include "watchdog.h"
 
 #ifdef WITH_CUDA
@@ -475,18 +478,23 @@ fail:
     return st;
 }
 
+static status open_renderer(program *p, report *r)
+{
+    return comm_agree(p->comm, renderer_open(&p->renderer, &(renderer_opts){
+        .job = p->job, .model = p->model, .model_sha256 = p->digest.whole, .encoders_sha256 = p->digest.encoders,
+        .cache_dir = p->cache_dir, .grid = &p->grid, .dev = p->dev, .report = r, .dump = p->dump,
+        .overwrite = p->options.overwrite, .refused = (const char *const *)p->refused,
+        .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0,
+        .reverse_order = getenv("DYPE_TEST_REVERSE_BLOCKS") != NULL}));
+}
+
 /* ST_AGAIN when a signal has left some undone; ST_FAILED when some pictures failed; a cause that all share is told. */
 static status render_all(program *p)
 {
     status  st = ST_OK;
     report *r = p->lead_report != NULL ? p->lead_report : p->report;
     tally   mine = {0}, sum = {0};
-    TRY(comm_agree(p->comm, renderer_open(&p->renderer, &(renderer_opts){
-        .job = p->job, .model = p->model, .model_sha256 = p->digest.whole, .encoders_sha256 = p->digest.encoders,
-        .cache_dir = p->cache_dir, .grid = &p->grid, .dev = p->dev, .report = r, .dump = p->dump,
-        .overwrite = p->options.overwrite, .refused = (const char *const *)p->refused,
-        .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0,
-        .reverse_order = getenv("DYPE_TEST_REVERSE_BLOCKS") != NULL})));
+    TRY(open_renderer(p, r));
     signals_hold(true);
     st = p->options.decode != NULL ? decode_file(p, r, &mine) : render_share(p, r, &mine);
     if (p->options.decode != NULL) st = comm_agree(p->comm, st);
@@ -507,13 +515,43 @@ fail:
     return st;
 }
 
+/* --spectra and --loss write one file: all ranks are one replica. */
+static bool measures(const program *p)
+{
+    return p->options.spectra != NULL || p->options.loss != NULL;
+}
+
+static status one_replica(program *p)
+{
+    if (p->job->parallel.replicas > 1)
+        return err_set(ST_BAD_JOB, "%s: parallel: %d replicas: --%s wants all ranks in one", p->job->path, p->job->parallel.replicas,
+                       p->options.spectra != NULL ? "spectra" : "loss");
+    p->job->parallel.replicas = 1;
+    return ST_OK;
+}
+
+static status measure_all(program *p)
+{
+    status st = ST_OK;
+    TRY(open_renderer(p, p->report));
+    if (p->options.spectra != NULL)
+        TRY(spectra_run(&(spectra_opts){.path = p->options.spectra, .job = p->job, .renderer = p->renderer,
+                                        .comm = p->grid.replica, .report = p->report}));
+    else
+        TRY(loss_run(&(loss_opts){.path = p->options.loss, .job = p->job, .renderer = p->renderer, .comm = p->grid.replica,
+                                  .report = p->report}));
+fail:
+    return st;
+}
+
 /* The same program, asked for the same thing: ranks that differ here would wait for each other in different places. */
 static status compare_options(program *p)
 {
     status st = ST_OK;
     char   text[1024];
-    int    n = snprintf(text, sizeof(text), "--check %d --bench %d --decode %d --blocks %d", p->options.check,
-                        p->options.bench, p->options.decode != NULL, p->options.n_blocks);
+    int    n = snprintf(text, sizeof(text), "--check %d --bench %d --decode %d --plot-positions %d --spectra %d --loss %d --blocks %d",
+                        p->options.check, p->options.bench, p->options.decode != NULL, p->options.plot_positions != NULL,
+                        p->options.spectra != NULL, p->options.loss != NULL, p->options.n_blocks);
     for (size_t i = 0; i < p->options.n_only && n < (int)sizeof(text); i++)
         n += snprintf(text + n, sizeof(text) - (size_t)n, " --only %s", p->options.only[i]);
     TRY(comm_same(p->comm, ST_USAGE, "program version", DYPE_VERSION));
@@ -575,8 +613,11 @@ static status run(program *p, status options_st)
                     p->job->n_pictures == 1 ? "" : "s", p->job->model);
         return ST_OK;
     }
+    if (p->options.plot_positions != NULL)
+        return comm_agree(p->comm, speaks(p) ? positions_plot(p->options.plot_positions, p->job, p->model, p->report) : ST_OK);
     TRY(open_device(p));
     TRY(check_device(p));
+    if (measures(p)) TRY(one_replica(p));
     if (!p->options.bench) TRY(plan_job(p));
     if (p->options.plan) return ST_OK;
     if (!p->options.bench) TRY(open_grid(p));
@@ -588,6 +629,7 @@ static status run(program *p, status options_st)
                                     .dev = p->dev, .report = p->report, .out_dir = p->options.out_dir}));
         return ST_OK;
     }
+    if (measures(p)) return measure_all(p);
     TRY(render_all(p));
 fail:
     return st;

@@ -37,10 +37,11 @@ enum {
     OPT_MEMORY_LIMIT,
     OPT_DECODE,
     OPT_RECIPE,
-    OPT_NOT_YET /* known to the design, absent from this version */
+    OPT_PLOT_POSITIONS,
+    OPT_SPECTRA,
+    OPT_LOSS
 };
 
-/* `help` NULL: not offered. */
 static const struct {
     const char *name, *value;
     int id;
@@ -69,8 +70,9 @@ static const struct {
     {"memory-limit", "SIZE", OPT_MEMORY_LIMIT, "at most so much device memory per rank, such as 24G or 500M"},
     {"decode", "FILE", OPT_DECODE, "only decode this saved latent, with the job's picture that it belongs to"},
     {"recipe", "FILE", OPT_RECIPE, "print a job that renders the same bytes as this PNG (or latent) and exit"},
-    {"spectra", "FILE", OPT_NOT_YET, NULL},
-    {"plot-positions", "FILE", OPT_NOT_YET, NULL},
+    {"plot-positions", "FILE", OPT_PLOT_POSITIONS, "the waves of the position methods at each step, as SVG and CSV; render nothing"},
+    {"spectra", "FILE", OPT_SPECTRA, "power spectra of the latents at each step, as CSV and SVG; no pictures"},
+    {"loss", "FILE", OPT_LOSS, "flow-matching loss on true pictures (latents_in) at each noise level, as CSV; no pictures"},
 };
 enum { N_KNOWN = sizeof(known) / sizeof(known[0]) };
 
@@ -80,7 +82,6 @@ void options_print_help(FILE *out)
                  "       mpirun -n RANKS dype-dist [options] JOB.yaml\n\n"
                  "Renders the pictures of a job file with a FLUX.1 model and DyPE.\n\n");
     for (size_t i = 0; i < N_KNOWN; i++) {
-        if (known[i].help == NULL) continue;
         int used = fprintf(out, "  --%s%s%s", known[i].name, known[i].value != NULL ? " " : "",
                            known[i].value != NULL ? known[i].value : "");
         fprintf(out, "%*s%s\n", used < 22 ? 22 - used : 1, "", known[i].help);
@@ -99,7 +100,7 @@ static status unknown_option(const char *arg)
     word[n] = '\0';
     suggestion nearest = suggest_begin(word + strspn(word, "-"));
     for (size_t i = 0; i < N_KNOWN; i++)
-        if (known[i].help != NULL) suggest_offer(&nearest, known[i].name);
+        suggest_offer(&nearest, known[i].name);
     if (nearest.best != NULL)
         return err_set(ST_USAGE, "unknown option %s; nearest: --%s; %s", word, nearest.best, hint);
     return err_set(ST_USAGE, "unknown option %s; %s", word, hint);
@@ -223,6 +224,15 @@ static status read_option(options *o, int id, const char *name, const char *valu
     case OPT_RECIPE:
         o->recipe = value;
         break;
+    case OPT_PLOT_POSITIONS:
+        o->plot_positions = value;
+        break;
+    case OPT_SPECTRA:
+        o->spectra = value;
+        break;
+    case OPT_LOSS:
+        o->loss = value;
+        break;
     case OPT_THREADS:
         return read_count(name, value, 1, THREADS_MAX, &o->n_threads);
     case OPT_BLOCKS:
@@ -237,11 +247,26 @@ static status read_option(options *o, int id, const char *name, const char *valu
         TRY(read_word(name, value, backends, &backend));
         o->backend = (option_backend)backend;
         break;
-    default:
-        return err_set(ST_USAGE, "--%s is not in this version; %s", name, hint);
     }
 fail:
     return st;
+}
+
+/* At most one thing is done instead of rendering. */
+static status check_modes(const options *o)
+{
+    const struct {
+        bool        given;
+        const char *name;
+    } modes[] = {{o->plan, "plan"}, {o->bench, "bench"}, {o->decode != NULL, "decode"}, {o->spectra != NULL, "spectra"},
+                 {o->plot_positions != NULL, "plot-positions"}, {o->loss != NULL, "loss"}};
+    const char *first = NULL;
+    for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+        if (!modes[i].given) continue;
+        if (first != NULL) return err_set(ST_USAGE, "--%s and --%s exclude each other; %s", first, modes[i].name, hint);
+        first = modes[i].name;
+    }
+    return ST_OK;
 }
 
 enum { FIRST_INDEX = 256 }; /* getopt_long returns FIRST_INDEX + index into known: no character */
@@ -300,6 +325,7 @@ status options_read(options *o, int argc, char **argv)
         goto fail;
     }
     o->job_path = argv[optind];
+    TRY(check_modes(o));
     if (!o->plan && (o->plan_for != NULL || o->plan_ranks > 0)) {
         st = err_set(ST_USAGE, "--%s goes with --plan; %s", o->plan_for != NULL ? "for" : "ranks", hint);
         goto fail;

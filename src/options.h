@@ -19,6 +19,9 @@ typedef struct options {
     const char *plan_for; /* a named machine; NULL: this one */
     int plan_ranks; /* 0: those that run */
     bool bench; /* measure instead of rendering */
+    const char *plot_positions; /* files written instead of pictures; NULL: no, as the two below */
+    const char *spectra;
+    const char *loss;
     const char *decode; /* a saved latent; NULL: render */
     const char *recipe; /* print the job of this file; NULL: no */
     bool overwrite, quiet;

@@ -7,7 +7,7 @@
 
 #include "dtype.h"
 
-enum { MAX_WIDTH = 512 }; /* a head's width, as device operations limit it */
+enum { MAX_WIDTH = 2 * POSITION_MAX_WAVES }; /* a head's width, as device operations limit it */
 
 static const double ROTARY_BASE = 10000.0;
 static const double TWO_PI = 6.283185307179586476925286766559;
@@ -139,8 +139,7 @@ static double lambda_s_of(const position_opts *opts)
     }
 }
 
-/* How far the method is taken at noise level t; 1 is the static method. */
-static double kappa_of(const position_opts *opts, double t)
+double position_kappa(const position_opts *opts, double t)
 {
     return is_dype(opts) ? lambda_s_of(opts) * pow(t, opts->lambda_t) : 1.0;
 }
@@ -149,7 +148,7 @@ static void yarn(const position_opts *opts, const axis *a, double t, double *inv
                  position_ramps *ramps)
 {
     double tau = 1.0 + 0.1 * log(a->s);
-    double kappa = kappa_of(opts, t);
+    double kappa = position_kappa(opts, t);
     double beta[2] = {BETA[0], BETA[1]};
     double gamma[2] = {GAMMA[0], GAMMA[1]};
     double ntk_power = 1.0;
@@ -211,7 +210,7 @@ void position_frequencies_ramps(const position_opts *opts, int width, int base_p
         .s = (double)patches / base_patches,
     };
     assert(width > 0 && width % 2 == 0 && base_patches > 0 && patches > 0);
-    double kappa = kappa_of(opts, t);
+    double kappa = position_kappa(opts, t);
     position_method method = patches > base_patches ? opts->method : POSITION_BASE;
     *mscale = 1.0;
     *ramps = (position_ramps){{-1, -1}, {-1, -1}};
@@ -308,18 +307,21 @@ static void keep_table(const position_plan *plan, const double *inv_freq, float 
         for (int c = 0; c < plan->width[a]; c++) *keep++ = a == 2 && inv_freq[c / 2] != 0 ? 0.0f : 1.0f;
 }
 
-void position_plan_tables(const position_plan *plan, double t, float *tables)
+void position_plan_frequencies(const position_plan *plan, int a, double t, double *inv_freq, double *mscale)
 {
     static const position_opts native = {.method = POSITION_BASE};
+    position_frequencies(a == 0 ? &native : &plan->opts, plan->width[a], plan->base_patches, patches_seen(plan, a), t, inv_freq,
+                         mscale);
+    if (a == 2 && plan->wrap) position_wrap(plan->width[a], plan->patches[a], inv_freq);
+}
+
+void position_plan_tables(const position_plan *plan, double t, float *tables)
+{
     for (int a = 0; a < POSITION_AXES; a++) {
-        double inv_freq[MAX_WIDTH / 2];
+        double inv_freq[POSITION_MAX_WAVES];
         double mscale;
-        position_frequencies(a == 0 ? &native : &plan->opts, plan->width[a], plan->base_patches, patches_seen(plan, a),
-                             t, inv_freq, &mscale);
-        if (a == 2 && plan->wrap) {
-            position_wrap(plan->width[a], plan->patches[a], inv_freq);
-            keep_table(plan, inv_freq, tables + plan->keep);
-        }
+        position_plan_frequencies(plan, a, t, inv_freq, &mscale);
+        if (a == 2 && plan->wrap) keep_table(plan, inv_freq, tables + plan->keep);
         position_table(plan->width[a], plan->patches[a], inv_freq, mscale, plan->bf16_ids, tables + plan->offset[a]);
     }
 }

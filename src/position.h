@@ -14,7 +14,7 @@
 #include "position_kind.h"
 #include "status.h"
 
-enum { POSITION_AXES = 3 };
+enum { POSITION_AXES = 3, POSITION_MAX_WAVES = 256 /* of an axis */ };
 
 /* ST_BAD_JOB for a variant that the method does not have and for constants out of range. base and time-aware take
  * either `dype`. */
@@ -33,6 +33,9 @@ typedef struct position_ramps {
 } position_ramps;
 void position_frequencies_ramps(const position_opts *opts, int width, int base_patches, int patches, double t,
                                 double *inv_freq, double *mscale, position_ramps *ramps);
+
+/* How far the method is taken at noise level t: lambda_s t^lambda_t of a dynamic method; 1, the static method, of others. */
+double position_kappa(const position_opts *opts, double t);
 
 /* table[p][i] = (cos, sin) * mscale of position p, wave i; [patches, width / 2, 2]. Angle, cos and sin in fp64, stored
  * as fp32, multiplied in fp32. bf16_ids: position p is rounded to bf16, as the reference does in a bf16 run. */
@@ -64,6 +67,9 @@ status position_plan_make(position_plan *out, const position_opts *opts, const i
  * that turn are left out, their mean over all columns being 0: otherwise text, which has no column, would tell one
  * column from another. Once, after position_plan_make. */
 void position_plan_close(position_plan *plan);
+
+/* Angle per patch of each wave of axis a, and the factor on cos and sin, as the tables have them. inv_freq: [width / 2]. */
+void position_plan_frequencies(const position_plan *plan, int a, double t, double *inv_freq, double *mscale);
 
 /* All tables at noise level t. tables: [n_floats]. Allocates nothing. */
 void position_plan_tables(const position_plan *plan, double t, float *tables);

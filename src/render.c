@@ -79,6 +79,9 @@ static status gather(renderer *r, picture *x);
 static status decode(renderer *r, picture *x);
 static status finish(renderer *r, picture *x);
 static void   end(renderer *r, picture *x, status st);
+static status agree(renderer *r, status mine);
+static status fetch_own(renderer *r, picture *x);
+static dtype  type_of(const renderer *r);
 
 /* The recipe of a render. Every stage is collective and ends with the same status on all ranks. */
 status renderer_picture(renderer *r, const job_picture *p)
@@ -354,6 +357,65 @@ fail:
     return st;
 }
 
+/* ---- the step loop, watched */
+
+/* The velocity of this rank's rows, widened; nobody has agreed yet. raw: as the device has it. */
+static status fetch_velocity(renderer *r, const picture *x, size_t n, void *raw, float *velocity)
+{
+    status st = ST_OK;
+    if (n == 0) return ST_OK;
+    TRY(stream_copy_out(r->compute, raw, x->velocity, n * dtype_bytes(type_of(r))));
+    TRY(stream_sync(r->compute));
+    if (type_of(r) == DT_F32) memcpy(velocity, raw, n * sizeof(float));
+    else
+        for (size_t i = 0; i < n; i++) velocity[i] = bf16_to_f32(((const uint16_t *)raw)[i]);
+fail:
+    return st;
+}
+
+status renderer_watch(renderer *r, const job_picture *p, const step_watcher *w)
+{
+    status    st = ST_OK;
+    picture   x = {.job = p, .started = report_now()};
+    step_view view = {.comm = r->comm, .picture = p, .channels = r->opts.model->flux.in_channels, .n_steps = p->steps};
+    void     *raw = NULL;
+    float    *velocity = NULL;
+    TRY(begin(r, &x));
+    TRY(encode(r, &x));
+    TRY(prepare(r, &x));
+    TRY(draw_noise(r, &x));
+    view.geometry = &x.geometry;
+    view.n_rows = flux_transformer_rows(r->transformer).n_image;
+    view.bytes_of_ranks = x.bytes_of_ranks;
+    view.latents = x.own;
+    const size_t n = (size_t)view.n_rows * (size_t)view.channels;
+    raw = malloc((n + 1) * sizeof(float));
+    velocity = malloc((n + 1) * sizeof(float));
+    TRY(agree(r, raw != NULL && velocity != NULL ? ST_OK : err_set(ST_NO_MEMORY, "%s: velocity of %d rows", p->id, view.n_rows)));
+    for (int step = 0; step < p->steps; step++) {
+        const schedule_step *s = &x.schedule->steps[step];
+        view.step = step;
+        view.sigma = (double)s->sigma;
+        view.next_sigma = step + 1 < p->steps ? (double)x.schedule->steps[step + 1].sigma : 0.0;
+        view.t_position = s->t_position;
+        view.velocity = NULL;
+        TRY(agree(r, fetch_own(r, &x)));
+        TRY(w->before(w->ctx, &view));
+        st = n > 0 ? stream_copy_in(r->compute, x.latents, x.own, n * sizeof(float)) : ST_OK;
+        if (st == ST_OK) st = stream_sync(r->compute);
+        TRY(agree(r, st));
+        TRY(denoise(r, &x, step));
+        TRY(agree(r, fetch_velocity(r, &x, n, raw, velocity)));
+        view.velocity = velocity;
+        TRY(w->after(w->ctx, &view));
+    }
+fail:
+    free(velocity);
+    free(raw);
+    end(r, &x, st);
+    return st;
+}
+
 /* ---- the stages */
 
 static dtype type_of(const renderer *r)
@@ -545,7 +607,7 @@ static status encode(renderer *r, picture *x)
     const flux_config *c = &r->opts.model->flux;
     report_phase(r->opts.report, p->id, "encode");
     if (!speaks(r)) return agree(r, ST_OK);
-    keeper_encoding(x->keeper);
+    if (x->keeper != NULL) keeper_encoding(x->keeper);
     if (p->embeddings_in != NULL) {
         prompt_free(&r->prompt);
         r->prompt_key[0] = '\0';

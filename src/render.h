@@ -8,6 +8,7 @@
 #include "job.h"
 #include "model.h"
 #include "report.h"
+#include "step_watcher.h"
 
 typedef struct renderer renderer;
 
@@ -55,6 +56,10 @@ typedef struct step_figures {
 /* The step loop alone, measured: text rows are noise (the time does not depend on them), nothing is decoded or written.
  * *figures on all ranks; *latents, on rank 0 of the replica and unless NULL, is yours to free: [n_image, channels]. */
 status renderer_steps(renderer *r, const job_picture *p, step_figures *figures, float **latents, size_t *n_latents);
+
+/* The step loop of a picture with its prompt, and somebody who watches; nothing is kept, decoded or written. The latents are
+ * those of the render as long as the watcher leaves them alone. */
+status renderer_watch(renderer *r, const job_picture *p, const step_watcher *w);
 void   renderer_close(renderer *r); /* accepts NULL */
 
 #endif
