@@ -123,15 +123,22 @@ static const char *read_entry(const embedding_cache *c, const embedding_key *key
 
 status embedding_cache_read(embedding_cache *c, const embedding_key *key, const embedding_rows *rows, bool *found)
 {
-    status       st = ST_OK;
+    enum { TRIES = 5 }; /* another job may take the entry away, and write it anew, between our look and our open */
+    status       st = ST_OK, open_st = ST_FAILED;
     char         name[SHA256_HEX], *path = NULL;
     safetensors *file = NULL;
     const char  *wrong = NULL;
     *found = false;
     TRY(hash_key(c, key, name));
     TRY(entry_path(c, name, &path));
-    if (access(path, F_OK) != 0) goto fail;
-    wrong = safetensors_open(&file, path, ST_OUTPUT) != ST_OK ? err_text() : read_entry(c, key, name, file, rows);
+    for (int i = 0; i < TRIES && open_st != ST_OK; i++) {
+        if (access(path, F_OK) != 0) {
+            err_clear();
+            goto fail;
+        }
+        open_st = safetensors_open(&file, path, ST_OUTPUT);
+    }
+    wrong = open_st != ST_OK ? err_text() : read_entry(c, key, name, file, rows);
     *found = wrong == NULL;
     if (*found)
         utimensat(AT_FDCWD, path, NULL, 0); /* used just now; a folder that others own forgets it */

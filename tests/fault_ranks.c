@@ -333,6 +333,16 @@ static int64_t peak_of(int rank)
     return peak;
 }
 
+/* Where `first` stands in the first line that has `then` behind it; NULL: no line has both. */
+static const char *line_with(const char *text, const char *first, const char *then)
+{
+    for (const char *at = text; (at = strstr(at, first)) != NULL; at++) {
+        const char *found = strstr(at, then);
+        if (found != NULL && found < at + strcspn(at, "\n")) return at;
+    }
+    return NULL;
+}
+
 /* Limits from one byte to one byte too few: memory is refused in different phases, on one rank, and all end. */
 static void memory_refused_on_one_rank(void **state)
 {
@@ -344,7 +354,7 @@ static void memory_refused_on_one_rank(void **state)
         const int64_t peak = peak_of(rank);
         char          options[64], says[64];
         assert_true(peak > 1000);
-        snprintf(says, sizeof(says), "dype-dist: rank %d (", rank);
+        snprintf(says, sizeof(says), "rank %d (", rank);
         for (unsigned i = 0; i < N_SHARES; i++) {
             program_run   run;
             const int64_t limit = 1 + (int64_t)(shares[i] * (double)(peak - 2));
@@ -353,9 +363,8 @@ static void memory_refused_on_one_rank(void **state)
             const double began = processes_now();
             start_with_odd_one(&run, &(odd_one){.rank = rank, .options = options}, "", "small.yaml");
             const double took = processes_now() - began;
-            const char  *line = strstr(run.output, says);
-            const char  *refused = line != NULL ? strstr(line, " refused, ") : NULL;
-            if (run.exit_code != ST_NO_MEMORY || refused == NULL || strchr(line, '\n') < refused || took > whole_s + END_S)
+            const char  *line = line_with(run.output, says, " refused, ");
+            if (run.exit_code != ST_NO_MEMORY || line == NULL || took > whole_s + END_S)
                 fail_msg("rank %d, limit %lld of %lld: exit code %d, %.1f s\n%s", rank, (long long)limit, (long long)peak,
                          run.exit_code, took, run.output);
             print_message("  limit %lld of %lld: %.*s\n", (long long)limit, (long long)peak, (int)strcspn(line, "\n"), line);
