@@ -24,12 +24,13 @@ import ground
 import pictures
 import plan
 import small_net
-from pictures import F
+from pictures import F, scenes
 
 WEIGHTS = os.path.join(pictures.HERE, "checker.npz")
 HEIGHT = 256
 LEARNED = ["time", "ground", "peaks", "sky", "disc", "mood"]
-FINE = ["peaks", "sky", "mood"]                 # told by `more`
+FINE = ["peaks", "sky"]                         # told by `more` alone
+BOTH = ["mood"]                                 # by `describe` and `more`
 BINS = np.linspace(0, 1, 11)
 NETS = None
 
@@ -109,7 +110,7 @@ def mountain_colours(img, mountain, time):
     small = pictures.resize(img, img.shape[0] // step, img.shape[1] // step)
     mask = np.kron(mountain, np.ones((2, 2)))[:small.shape[0], :small.shape[1]] > 0.6
     small = small[:mask.shape[0], :mask.shape[1]]
-    pal = dict(zip(("zenith", "middle", "horizon", "glow", "disc", "haze", "lit", "dark"), map(pictures.scenes.colour, pictures.scenes.PALETTES[time].split()[:8])))
+    pal = dict(zip(("zenith", "middle", "horizon", "glow", "disc", "haze", "lit", "dark"), map(scenes.colour, scenes.PALETTES[time].split()[:8])))
     white = np.clip(0.55 + 0.45 * pal["horizon"] + (0.1 if time == "night" else 0), 0, 1)
     a = np.stack([pal["lit"] - pal["dark"], pal["haze"] - pal["dark"], white - pal["dark"]])
     parts = (small - pal["dark"]) @ a.T @ np.linalg.inv(a @ a.T + 2e-3 * np.eye(3))
@@ -128,13 +129,31 @@ def mountain_colours(img, mountain, time):
 
 
 def more(img, time):
-    """What the nets of FINE see beside `describe`."""
+    """What the nets of FINE and BOTH see."""
     if img.shape[0] != HEIGHT:
         img = pictures.resize(img, HEIGHT)
     chance, f = np.exp(ground.chances(img)), ground.texture(img)
     found = discs.find(img)
     return np.concatenate([sky_residual(f, chance[..., 0], found[0] if found else None), mountain_colours(img, chance[..., 1], time),
-                           [float(time == t) for t in pictures.scenes.TIMES]]).astype(F)
+                           [float(time == t) for t in scenes.TIMES]]).astype(F)
+
+
+def view(attribute, seen, fine):
+    return fine if attribute in FINE else np.concatenate([seen, fine], -1) if attribute in BOTH else seen
+
+
+def clouds_show(s, height=128):
+    """Whether a scene's clouds cover more than 1/200 of its sky; some scenes have clouds in name only, behind peaks or out of the frame.
+    The cover is that of scenes.render."""
+    px, zoom, (sx, sy) = 1.0 / height, s["zoom"], s["sun"]
+    x, y = ((np.arange(round(height * s["aspect"])) + 0.5) * px).astype(F), ((np.arange(height) + 0.5) * px).astype(F)
+    t = np.clip(y / F(s["horizon"]), 0, 1)
+    dist = np.hypot(x[None] - F(sx), y[:, None] - F(sy))
+    n = scenes.field_noise(x, y, 1.7 / zoom, 5.0 / zoom, 0.5 / px, s["seed"] + 11, 0.55)
+    cover = scenes.smooth(0.03, 0.24, n + F(0.06) - F(0.10) * t[:, None]) * scenes.smooth(0.95, 0.5, t)[:, None]
+    cover = cover * (F(0.9) - F(0.65) * np.exp(-(dist / F(2.6 * s["radius"])) ** 2))
+    line = np.min([scenes.ridge(s, l, x, 64.0)[0] for l in range(s["layers"])], 0)
+    return bool(s["clouds"] and cover[y[:, None] < line[None]].mean() > 0.005)
 
 
 def judge(img):
@@ -145,9 +164,9 @@ def judge(img):
         NETS = {a: small_net.unpack(arrays, a) for a in LEARNED}
     seen, found, aspect = describe(img)
     pick = lambda a, x: plan.VALUES[a][int(small_net.logits(NETS[a], x[None])[0].argmax())]
-    out = {a: pick(a, seen) for a in LEARNED if a not in FINE}
-    fine = more(img, out["time"])
-    out.update({a: pick(a, fine) for a in FINE})
+    time = pick("time", seen)
+    fine = more(img, time)
+    out = {a: pick(a, view(a, seen, fine)) for a in LEARNED}
     out["side"] = out["height"] = None
     if found:
         x, y = found[0][0] / aspect, found[0][1]
@@ -161,6 +180,7 @@ def judge(img):
 def learn_from(k):
     s = plan.scene(k, salt=1)
     img, a = pictures.draw(s, HEIGHT), plan.attributes(s)
+    a["sky"] = "cloudy" if clouds_show(s) else "clear"
     return describe(img)[0], more(img, s["time"]), [plan.VALUES[n].index(a[n]) for n in LEARNED]
 
 
@@ -174,8 +194,8 @@ def train(count=1000):
 def fit(x, fine, labels):
     nets = {}
     for i, a in enumerate(LEARNED):
-        nets[a] = small_net.train(fine if a in FINE else x, labels[:, i], len(plan.VALUES[a]), hidden=32, epochs=60, batch=64, rate=2e-3,
-                                  decay=2e-3, drop=0.05 if a in FINE else 0.1, seed=i)
+        nets[a] = small_net.train(view(a, x, fine), labels[:, i], len(plan.VALUES[a]), hidden=32, epochs=60, batch=64, rate=2e-3,
+                                  decay=2e-3, drop=0.1, seed=i)
     np.savez_compressed(WEIGHTS, **small_net.pack(nets))
 
 
@@ -184,8 +204,9 @@ def judge_scene(k):
 
 
 def check(count=500):
-    """{attribute: (share right, share right on shuffled captions, that by chance)}, and the judgements that were wrong."""
-    asked = [plan.attributes(plan.scene(k, salt=2)) for k in range(count)]
+    """{attribute: (share right, share right on shuffled captions, that by chance)}, and the judgements that were wrong.  A sky whose
+    clouds do not show counts as clear."""
+    asked = [dict(plan.attributes(s), sky="cloudy" if clouds_show(s) else "clear") for s in (plan.scene(k, salt=2) for k in range(count))]
     with multiprocessing.Pool(2) as pool:
         got = pool.map(judge_scene, range(count), chunksize=10)
     wrong = [(k, a, p[a], q[a]) for k, (p, q) in enumerate(zip(asked, got)) for a in plan.VALUES if p[a] != q[a]]
