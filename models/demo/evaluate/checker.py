@@ -12,6 +12,7 @@ missing.
 """
 import argparse
 import csv
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -23,11 +24,13 @@ import ground
 import pictures
 import plan
 import small_net
-from pictures import F
+from pictures import F, scenes
 
 WEIGHTS = os.path.join(pictures.HERE, "checker.npz")
 HEIGHT = 256
 LEARNED = ["time", "ground", "peaks", "sky", "disc", "mood"]
+FINE = ["peaks", "sky"]                         # told by `more` alone
+BOTH = ["mood"]                                 # by `describe` and `more`
 BINS = np.linspace(0, 1, 11)
 NETS = None
 
@@ -76,6 +79,83 @@ def describe(img):
     return np.concatenate([np.asarray(p, F).ravel() for p in parts] + [np.asarray(colour, F)]), found, img.shape[1] / img.shape[0]
 
 
+def sky_residual(f, sky, disc):
+    """How far the sky's patches are from what a sky without clouds can be: smooth in y, and a glow around the disc."""
+    rows, cols = f.shape[:2]
+    y = (np.arange(rows)[:, None] + 0.5) / rows * np.ones((1, cols))
+    x = (np.arange(cols)[None] + 0.5) / rows * np.ones((rows, 1))
+    keep = sky > 0.8
+    basis = [np.ones_like(y), y, y ** 2, y ** 3, y ** 4]
+    if disc:
+        d = np.hypot(x - disc[0], y - disc[1])
+        keep &= d > 1.2 * disc[2] + 0.7 / rows
+        basis += [np.exp(-5.5 * d), y * np.exp(-5.5 * d), np.exp(-16 * d)]
+    if keep.sum() < 30:
+        return np.zeros(11, F)
+    a = np.stack([b[keep] for b in basis], -1)
+    v = f[..., :3][keep].astype(np.float64)
+    rest = v - a @ np.linalg.lstsq(a, v, rcond=None)[0]
+    size = np.abs(rest.mean(1))
+    full = np.zeros((rows, cols))
+    full[keep] = rest.mean(1)
+    both = keep[:, 1:] & keep[:, :-1]
+    alike = (full[:, 1:] * full[:, :-1])[both].mean() / (full[keep] ** 2).mean() if both.any() else 0.0   # clouds are wider than stars
+    root = np.sqrt((rest ** 2).mean(0))
+    return np.log(np.concatenate([root, np.quantile(size, [0.3, 0.5, 0.7, 0.9, 0.98]), [size.max(), np.sqrt((rest ** 2).mean())]]) + 1e-4).tolist() + [alike]
+
+
+def mountain_colours(img, mountain, time):
+    """The mountains' colours as parts of lit rock, haze and snow of this time of day, by thirds from the skyline down."""
+    step = 4
+    small = pictures.resize(img, img.shape[0] // step, img.shape[1] // step)
+    mask = np.kron(mountain, np.ones((2, 2)))[:small.shape[0], :small.shape[1]] > 0.6
+    small = small[:mask.shape[0], :mask.shape[1]]
+    pal = dict(zip(("zenith", "middle", "horizon", "glow", "disc", "haze", "lit", "dark"), map(scenes.colour, scenes.PALETTES[time].split()[:8])))
+    white = np.clip(0.55 + 0.45 * pal["horizon"] + (0.1 if time == "night" else 0), 0, 1)
+    a = np.stack([pal["lit"] - pal["dark"], pal["haze"] - pal["dark"], white - pal["dark"]])
+    parts = (small - pal["dark"]) @ a.T @ np.linalg.inv(a @ a.T + 2e-3 * np.eye(3))
+    depth = np.cumsum(mask, 0) / np.maximum(mask.sum(0, keepdims=True), 1)
+    dx = np.abs(np.diff(parts, axis=1, append=parts[:, -1:]))
+    out = []
+    for lo, hi in ((0, 0.34), (0.34, 0.67), (0.67, 1.01)):
+        m = mask & (depth > lo) & (depth <= hi)
+        if m.sum() < 8:
+            out.append(np.zeros(24))
+            continue
+        p = parts[m]
+        out.append(np.concatenate([p.mean(0), p.std(0), np.quantile(p, [0.1, 0.5, 0.9], axis=0).ravel(), dx[m].mean(0),
+                                   np.quantile(small[m].min(1), [0.1, 0.5, 0.9]), np.quantile(small[m].max(1), [0.1, 0.5, 0.9])]))
+    return np.concatenate(out)
+
+
+def more(img, time):
+    """What the nets of FINE and BOTH see."""
+    if img.shape[0] != HEIGHT:
+        img = pictures.resize(img, HEIGHT)
+    chance, f = np.exp(ground.chances(img)), ground.texture(img)
+    found = discs.find(img)
+    return np.concatenate([sky_residual(f, chance[..., 0], found[0] if found else None), mountain_colours(img, chance[..., 1], time),
+                           [float(time == t) for t in scenes.TIMES]]).astype(F)
+
+
+def view(attribute, seen, fine):
+    return fine if attribute in FINE else np.concatenate([seen, fine], -1) if attribute in BOTH else seen
+
+
+def clouds_show(s, height=128):
+    """Whether a scene's clouds cover more than 1/200 of its sky; some scenes have clouds in name only, behind peaks or out of the frame.
+    The cover is that of scenes.render."""
+    px, zoom, (sx, sy) = 1.0 / height, s["zoom"], s["sun"]
+    x, y = ((np.arange(round(height * s["aspect"])) + 0.5) * px).astype(F), ((np.arange(height) + 0.5) * px).astype(F)
+    t = np.clip(y / F(s["horizon"]), 0, 1)
+    dist = np.hypot(x[None] - F(sx), y[:, None] - F(sy))
+    n = scenes.field_noise(x, y, 1.7 / zoom, 5.0 / zoom, 0.5 / px, s["seed"] + 11, 0.55)
+    cover = scenes.smooth(0.03, 0.24, n + F(0.06) - F(0.10) * t[:, None]) * scenes.smooth(0.95, 0.5, t)[:, None]
+    cover = cover * (F(0.9) - F(0.65) * np.exp(-(dist / F(2.6 * s["radius"])) ** 2))
+    line = np.min([scenes.ridge(s, l, x, 64.0)[0] for l in range(s["layers"])], 0)
+    return bool(s["clouds"] and cover[y[:, None] < line[None]].mean() > 0.005)
+
+
 def judge(img):
     """{attribute: value, or None where there is no disc}, and the number of discs."""
     global NETS
@@ -83,7 +163,10 @@ def judge(img):
         arrays = np.load(WEIGHTS)
         NETS = {a: small_net.unpack(arrays, a) for a in LEARNED}
     seen, found, aspect = describe(img)
-    out = {a: plan.VALUES[a][int(small_net.logits(NETS[a], seen[None])[0].argmax())] for a in LEARNED}
+    pick = lambda a, x: plan.VALUES[a][int(small_net.logits(NETS[a], x[None])[0].argmax())]
+    time = pick("time", seen)
+    fine = more(img, time)
+    out = {a: pick(a, view(a, seen, fine)) for a in LEARNED}
     out["side"] = out["height"] = None
     if found:
         x, y = found[0][0] / aspect, found[0][1]
@@ -94,35 +177,39 @@ def judge(img):
     return out, len(found)
 
 
+def learn_from(k):
+    s = plan.scene(k, salt=1)
+    img, a = pictures.draw(s, HEIGHT), plan.attributes(s)
+    a["sky"] = "cloudy" if clouds_show(s) else "clear"
+    return describe(img)[0], more(img, s["time"]), [plan.VALUES[n].index(a[n]) for n in LEARNED]
+
+
 def train(count=1000):
-    cache = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"checker-features-{count}.npz")
-    if os.path.exists(cache):
-        x, labels = (np.load(cache)[k] for k in ("x", "labels"))
-    else:
-        xs, labels = [], []
-        for k in range(count):
-            s = plan.scene(k, salt=1)
-            xs.append(describe(pictures.draw(s, HEIGHT))[0])
-            a = plan.attributes(s)
-            labels.append([plan.VALUES[n].index(a[n]) for n in LEARNED])
-            if k % 100 == 99:
-                print(k + 1, "scenes", flush=True)
-        x, labels = np.array(xs), np.array(labels)
-        np.savez(cache, x=x, labels=labels)
+    with multiprocessing.Pool(2) as pool:
+        rows = pool.map(learn_from, range(count), chunksize=20)
+    x, fine, labels = (np.array(v) for v in zip(*rows))
+    fit(x, fine, labels)
+
+
+def fit(x, fine, labels):
     nets = {}
     for i, a in enumerate(LEARNED):
-        nets[a] = small_net.train(x, labels[:, i], len(plan.VALUES[a]), hidden=32, epochs=60, batch=64, rate=2e-3, decay=2e-3, drop=0.1, seed=i)
+        nets[a] = small_net.train(view(a, x, fine), labels[:, i], len(plan.VALUES[a]), hidden=32, epochs=60, batch=64, rate=2e-3,
+                                  decay=2e-3, drop=0.1, seed=i)
     np.savez_compressed(WEIGHTS, **small_net.pack(nets))
 
 
+def judge_scene(k):
+    return judge(pictures.draw(plan.scene(k, salt=2), HEIGHT))[0]
+
+
 def check(count=500):
-    """{attribute: (share right, share right on shuffled captions, that by chance)}, and the judgements that were wrong."""
-    asked, got, wrong = [], [], []
-    for k in range(count):
-        s = plan.scene(k, salt=2)
-        asked.append(plan.attributes(s))
-        got.append(judge(pictures.draw(s, HEIGHT))[0])
-        wrong += [(k, a, asked[-1][a], got[-1][a]) for a in plan.VALUES if asked[-1][a] != got[-1][a]]
+    """{attribute: (share right, share right on shuffled captions, that by chance)}, and the judgements that were wrong.  A sky whose
+    clouds do not show counts as clear."""
+    asked = [dict(plan.attributes(s), sky="cloudy" if clouds_show(s) else "clear") for s in (plan.scene(k, salt=2) for k in range(count))]
+    with multiprocessing.Pool(2) as pool:
+        got = pool.map(judge_scene, range(count), chunksize=10)
+    wrong = [(k, a, p[a], q[a]) for k, (p, q) in enumerate(zip(asked, got)) for a in plan.VALUES if p[a] != q[a]]
     order = np.random.default_rng(5).permutation(count)
     out = {}
     for a, values in plan.VALUES.items():

@@ -111,7 +111,7 @@ def candidates(img):
             places.append(((x + 0.5) / h, (y + 0.5) / h, radius / h))
             seen.append(what)
         best[(yy - i) ** 2 + (xx - j) ** 2 < (1.3 * r) ** 2] = 0
-    return places, np.array(seen, F).reshape(len(seen), -1)
+    return places, np.array(seen, F) if seen else np.zeros((0, 0), F)
 
 
 def find(img):
@@ -201,6 +201,8 @@ def train(count=700):
         if n % 2:
             img, stretch = spoil(img, rng)
         places, what = candidates(img)
+        if not places:
+            continue
         seen.append(what)
         label += [int(np.hypot(x - s["sun"][0] * stretch, y - s["sun"][1]) < 0.5 * s["radius"]) for x, y, _ in places]
         if n % 100 == 99:

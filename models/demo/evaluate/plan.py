@@ -23,7 +23,9 @@ BUDGETS = {
     "full": dict(steps=28, prompts={"1x": 64, "2x": 64, "3x": 32, "4x": 20, "panorama": 64}, truth=24, layouts=256,
                  loss={"2x": 24, "3x": 8, "panorama": 16}, levels=10, adherence=200),
     "small": dict(steps=14, prompts={"1x": 16, "2x": 16, "3x": 6, "4x": 3, "panorama": 12}, truth=8, layouts=128,
-                  loss={"2x": 6, "3x": 2, "panorama": 4}, levels=10, adherence=200),
+                  loss={"2x": 6, "3x": 2, "panorama": 4}, levels=10, adherence=100),
+    "smoke": dict(steps=14, prompts={"1x": 16, "2x": 6, "3x": 3, "panorama": 6}, truth=8, layouts=128,
+                  loss={"2x": 6}, levels=10, adherence=50),
 }
 
 GUIDANCE = 3

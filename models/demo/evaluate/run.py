@@ -1,9 +1,9 @@
 """The whole measurement: renders, draws the truth, measures, writes one CSV and docs/evidence.md from it.
 
-    run.py --program PATH [--model DIR] [--out DIR] [--budget full|small] [--threads N] [--csv FILE] [--doc FILE]
+    run.py --program PATH [--model DIR] [--out DIR] [--budget full|small|smoke] [--threads N] [--csv FILE] [--doc FILE]
 
 Goes on where it stopped: finished pictures are skipped by the program itself, everything else is kept in --out. `full` takes
-under two hours on two free cores; `small` some ten minutes, with intervals as wide as that.
+under two hours on two free cores; `small` some ten minutes, with intervals as wide as that; `smoke` only shows that all parts work.
 """
 import argparse
 import csv
@@ -103,7 +103,7 @@ class Run:
             def rendered():
                 say(f"{size}: looking at {method}")
                 return [look(pictures.read(self.path(size, f"{method}.{k:03d}.png"))) for k in range(self.budget["prompts"][size])]
-            for k, m in enumerate(self.cached(f"pictures-{size}-{method}", rendered)):
+            for k, m in enumerate(self.cached(f"pictures-{size}-{method}-{self.budget['prompts'][size]}", rendered)):
                 self.add("picture", size, method, k, m)
 
     # ---- loss
@@ -134,15 +134,12 @@ class Run:
     # ---- the tools themselves
 
     def tools(self):
-        def make():
-            say("counters and checker on true scenes")
-            return dict(discs=discs.check(200)[:2], horizons=ground.check(200)[:2], checker=checker.check(500)[0])
-        t = self.cached("tools", make)
-        for kind, (share, n) in t["discs"][0].items():
+        say("counters and checker on true scenes")
+        for kind, (share, n) in self.cached("tool-discs", lambda: discs.check(200)[0]).items():
             self.add("tool", "", "discs", kind, {"right": round(share, 4), "n": n})
-        for kind, (share, n) in t["horizons"][0].items():
+        for kind, (share, n) in self.cached("tool-horizons", lambda: ground.check(200)[0]).items():
             self.add("tool", "", "horizons", kind, {"right": round(share, 4), "n": n})
-        for a, (right, shuffled, chance) in t["checker"].items():
+        for a, (right, shuffled, chance) in self.cached("tool-checker", lambda: checker.check(500)[0]).items():
             self.add("tool", "", "checker", a, {"right": round(right, 4), "shuffled": round(shuffled, 4), "chance": round(chance, 4)})
 
     def adherence(self):
@@ -208,7 +205,7 @@ def main():
     r = Run(p.parse_args())
     r.facts()
     r.tools()
-    for size in plan.SIZES:
+    for size in r.budget["prompts"]:
         say(f"{size}: rendering")
         r.render(size)
         r.measure(size)
