@@ -198,7 +198,7 @@ static void jobs_may_share_it(void **state)
         program_run_free(&run);
         assert_int_equal(count_entries("c/embeddings", NULL), 2);
         for (int job = 1; job <= 4; job++) {
-            char    log[16], pixels[3 * 65] = "";
+            char    log[32], pixels[3 * 65] = "";
             size_t  i;
             json_t *item;
             snprintf(log, sizeof(log), "job%d.json", job);
