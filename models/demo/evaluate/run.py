@@ -126,7 +126,8 @@ class Run:
                 with open(self.path(stem + ".yaml"), "w") as f:
                     f.write(plan.loss_job(self.model, size, self.budget["loss"][size], self.budget["levels"], {name: position}))
                 say(f"{size}: loss of {name}")
-                self.call("--loss", stem + ".csv", stem + ".yaml")
+                self.call("--loss", stem + ".part.csv", stem + ".yaml")          # the program writes after each picture
+                os.replace(self.path(stem + ".part.csv"), self.path(stem + ".csv"))
             with open(self.path(stem + ".csv")) as f:
                 for r in csv.DictReader(f):
                     self.add("loss", size, name, int(r["picture"].split(".")[1]), {f"t={float(r['t']):.2f}": round(float(r["loss"]), 6)})
