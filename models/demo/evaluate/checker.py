@@ -142,20 +142,6 @@ def view(attribute, seen, fine):
     return fine if attribute in FINE else np.concatenate([seen, fine], -1) if attribute in BOTH else seen
 
 
-def clouds_show(s, height=128):
-    """Whether a scene's clouds cover more than 1/200 of its sky; some scenes have clouds in name only, behind peaks or out of the frame.
-    The cover is that of scenes.render."""
-    px, zoom, (sx, sy) = 1.0 / height, s["zoom"], s["sun"]
-    x, y = ((np.arange(round(height * s["aspect"])) + 0.5) * px).astype(F), ((np.arange(height) + 0.5) * px).astype(F)
-    t = np.clip(y / F(s["horizon"]), 0, 1)
-    dist = np.hypot(x[None] - F(sx), y[:, None] - F(sy))
-    n = scenes.field_noise(x, y, 1.7 / zoom, 5.0 / zoom, 0.5 / px, s["seed"] + 11, 0.55)
-    cover = scenes.smooth(0.03, 0.24, n + F(0.06) - F(0.10) * t[:, None]) * scenes.smooth(0.95, 0.5, t)[:, None]
-    cover = cover * (F(0.9) - F(0.65) * np.exp(-(dist / F(2.6 * s["radius"])) ** 2))
-    line = np.min([scenes.ridge(s, l, x, 64.0)[0] for l in range(s["layers"])], 0)
-    return bool(s["clouds"] and cover[y[:, None] < line[None]].mean() > 0.005)
-
-
 def judge(img):
     """{attribute: value, or None where there is no disc}, and the number of discs."""
     global NETS
@@ -180,11 +166,10 @@ def judge(img):
 def learn_from(k):
     s = plan.scene(k, salt=1)
     img, a = pictures.draw(s, HEIGHT), plan.attributes(s)
-    a["sky"] = "cloudy" if clouds_show(s) else "clear"
     return describe(img)[0], more(img, s["time"]), [plan.VALUES[n].index(a[n]) for n in LEARNED]
 
 
-def train(count=1000):
+def train(count=2500):
     with multiprocessing.Pool(2) as pool:
         rows = pool.map(learn_from, range(count), chunksize=20)
     x, fine, labels = (np.array(v) for v in zip(*rows))
@@ -204,9 +189,8 @@ def judge_scene(k):
 
 
 def check(count=500):
-    """{attribute: (share right, share right on shuffled captions, that by chance)}, and the judgements that were wrong.  A sky whose
-    clouds do not show counts as clear."""
-    asked = [dict(plan.attributes(s), sky="cloudy" if clouds_show(s) else "clear") for s in (plan.scene(k, salt=2) for k in range(count))]
+    """{attribute: (share right, share right on shuffled captions, that by chance)}, and the judgements that were wrong."""
+    asked = [plan.attributes(plan.scene(k, salt=2)) for k in range(count)]
     with multiprocessing.Pool(2) as pool:
         got = pool.map(judge_scene, range(count), chunksize=10)
     wrong = [(k, a, p[a], q[a]) for k, (p, q) in enumerate(zip(asked, got)) for a in plan.VALUES if p[a] != q[a]]

@@ -1,6 +1,10 @@
-"""Draws the training pictures: shards of 250 scenes as bytes plus their parameters, written one by one.
+"""Draws the training pictures: shards of 250 scenes as bytes, their parameters, and their latents by the autoencoder.
 
     data.py shards        fills $DEMO_STATE/data up to that many shards; two processes; goes on where it stopped
+    data.py latents       the latents of all shards, by the autoencoder of ../vae; goes on where it stopped, waits for no shard
+
+A shard k is data/k.npy [250, H, W, 3] bytes and data/k.json, a line per scene; its latents are k.256.npy and k.128.npy (the picture
+at half its size), [250, 2, 16, h, w] half precision, as drawn and mirrored.
 """
 import json
 import multiprocessing
@@ -12,7 +16,19 @@ import numpy as np
 import scenes
 
 STATE = os.environ.get("DEMO_STATE", "demo-state")
-SHARD, SIZE = 250, 256
+SHARD = 250
+# Height and width of shard k: those of k mod 8. All have about 256 tokens, as the buckets of FLUX's training have one area.
+SHAPES = ((256, 256), (160, 384), (256, 256), (192, 320), (256, 256), (160, 384), (256, 256), (320, 192))
+
+
+def shape_of(k):
+    return SHAPES[k % len(SHAPES)]
+
+
+def save(path, array):
+    """A file exists once it is whole."""
+    np.save(path + ".tmp.npy", array)
+    os.replace(path + ".tmp.npy", path)
 
 
 def write_shard(k):
@@ -20,30 +36,69 @@ def write_shard(k):
     if os.path.exists(path + ".npy"):
         return k
     rng = np.random.default_rng([7, k])
-    pictures, lines = np.empty((SHARD, SIZE, SIZE, 3), np.uint8), []
+    h, w = shape_of(k)
+    pictures, lines = np.empty((SHARD, h, w, 3), np.uint8), []
     for n in range(SHARD):
-        scene = scenes.sample_scene(rng)
-        pictures[n] = scenes.to_bytes(scenes.render(scene, SIZE))
+        scene = scenes.sample_scene(rng, w / h)
+        pictures[n] = scenes.to_bytes(scenes.render(scene, h, w))
         lines.append(json.dumps(scene))
     with open(path + ".json", "w") as f:
         f.write("\n".join(lines))
-    np.save(path + ".tmp.npy", pictures)
-    os.replace(path + ".tmp.npy", path + ".npy")         # the shard exists once its pictures do
+    save(path + ".npy", pictures)
     return k
 
 
-def load_shards(first=0):
-    """Finished shards from `first` on: list of (pictures as a memory map, scenes), read in order up to the first gap."""
-    out, k = [], first
-    while os.path.exists(f"{STATE}/data/{k:04d}.npy"):
-        with open(f"{STATE}/data/{k:04d}.json") as f:
-            out.append((np.load(f"{STATE}/data/{k:04d}.npy", mmap_mode="r"), [json.loads(line) for line in f]))
+def write_latents(vae, k):
+    import torch
+    from model import to_float
+    path = f"{STATE}/data/{k:04d}"
+    if os.path.exists(path + ".256.npy"):
+        return
+    pictures = np.load(path + ".npy", mmap_mode="r")
+    out = {256: [], 128: []}
+    with torch.inference_mode():
+        for n in range(0, SHARD, 10):
+            x = to_float(pictures[n:n + 10])
+            x = torch.cat([x, x.flip(3)])
+            for px in out:
+                y = x if px == 256 else torch.nn.functional.avg_pool2d(x, 2)
+                with torch.autocast("cpu", torch.bfloat16):
+                    mean = vae.encoder(y.contiguous(memory_format=torch.channels_last)).chunk(2, 1)[0]
+                z = ((mean.float() - vae.config.shift_factor) * vae.config.scaling_factor).half().numpy()
+                out[px].append(np.stack([z[:len(z) // 2], z[len(z) // 2:]], 1))
+    for px in (128, 256):                                # 256 last: it says that both are there
+        save(f"{path}.{px}.npy", np.concatenate(out[px]))
+
+
+def shards(ending, first=0):
+    """Numbers of the shards from `first` on that have a file of this ending, up to the first gap."""
+    k = first
+    while os.path.exists(f"{STATE}/data/{k:04d}.{ending}"):
+        yield k
         k += 1
-    return out
+
+
+def load_scenes(k):
+    with open(f"{STATE}/data/{k:04d}.json") as f:
+        return [json.loads(line) for line in f]
+
+
+def load_pictures():
+    return [np.load(f"{STATE}/data/{k:04d}.npy", mmap_mode="r") for k in shards("npy")]
 
 
 if __name__ == "__main__":
     os.makedirs(f"{STATE}/data", exist_ok=True)
-    with multiprocessing.Pool(2) as pool:
-        for k in pool.imap(write_shard, range(int(sys.argv[1]))):
-            print("shard", k, flush=True)
+    if sys.argv[1] == "latents":
+        import torch
+        from diffusers import AutoencoderKL
+        torch.set_num_threads(1)
+        vae = AutoencoderKL.from_pretrained(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "vae")).eval()
+        vae = vae.to(memory_format=torch.channels_last)
+        for k in shards("npy"):
+            write_latents(vae, k)
+            print("latents", k, flush=True)
+    else:
+        with multiprocessing.Pool(2) as pool:
+            for k in pool.imap(write_shard, range(int(sys.argv[1]))):
+                print("shard", k, flush=True)

@@ -105,7 +105,7 @@ TIMES = list(PALETTES)
 MOODS = ["serene", "dramatic", "misty"]
 GROUNDS = ["lake", "meadow", "forest"]
 GLOW = {"dawn": 0.9, "noon": 0.5, "sunset": 1.0, "dusk": 0.8, "night": 0.55}
-MIST = {"serene": 0.45, "dramatic": 0.15, "misty": 1.0}
+MIST = {"serene": 0.40, "dramatic": 0.05, "misty": 1.25}
 
 
 def sample_scene(rng, aspect=1.0):
@@ -115,7 +115,7 @@ def sample_scene(rng, aspect=1.0):
     s["mood"] = MOODS[rng.integers(3)]
     s["ground"] = GROUNDS[rng.choice(3, p=[0.45, 0.2, 0.35])]
     s["snow"] = bool(rng.random() < 0.5)
-    s["clouds"] = bool(rng.random() < 0.5)
+    s["clouds"] = bool(rng.random() < 0.55)
     s["horizon"] = float(rng.uniform(0.45, 0.85))
     s["zoom"] = float(np.exp(rng.uniform(np.log(0.6), np.log(1.6))))
     s["relief"] = float(min(rng.uniform(0.26, 0.40) * s["zoom"] ** 0.5, s["horizon"] - 0.20))
@@ -123,14 +123,16 @@ def sample_scene(rng, aspect=1.0):
     s["radius"] = float(np.clip(0.040 * s["zoom"] ** 0.5 * rng.uniform(0.85, 1.15), 0.032, 0.056))
     s["hue"] = [float(v) for v in rng.uniform(-0.035, 0.035, 3)]
     x = np.linspace(0, aspect, int(256 * aspect), dtype=F)
-    line = np.min([ridge(s, l, x, 128.0)[0] for l in range(s["layers"])], 0)
-    r = s["radius"]
-    while True:
+    r, tries, floor = s["radius"], 0, 0.0
+    while floor <= 2.9 * r:                                     # where the disc has room above the skyline
+        if tries % 200 == 0:                                    # nowhere, it seems: lower mountains
+            s["relief"] *= 1.0 if tries == 0 else 0.85
+            line = np.min([ridge(s, l, x, 128.0)[0] for l in range(s["layers"])], 0)
+        tries += 1
         sx = float(rng.uniform(1.3 * r, aspect - 1.3 * r))
         floor = float(line[np.abs(x - sx) < 1.5 * r].min())
-        if floor > 2.9 * r:
-            break
     s["sun"] = [sx, float(rng.uniform(1.3 * r, floor - 1.4 * r))]
+    s["clouds"] = s["clouds"] and clouds_show(s)
     return s
 
 
@@ -282,6 +284,24 @@ def paint_stars(img, s, x, y, px, dist):
     img[:] = mix(img, np.ones(3, F), np.clip(k, 0, 1))
 
 
+def cloud_cover(s, x, y):
+    """How much of the sky the clouds hide at each pixel [len(y), len(x)], and their density (what lights them); thin around the disc."""
+    zoom, (sx, sy) = s["zoom"], s["sun"]
+    t = np.clip(y / F(s["horizon"]), 0, 1)[:, None]
+    dist = np.hypot(x[None, :] - F(sx), y[:, None] - F(sy))
+    n = field_noise(x, y, 1.7 / zoom, 5.0 / zoom, 0.5 / (y[1] - y[0]), s["seed"] + 11, 0.55)
+    cover = smooth(0.00, 0.20, n + F(0.08) - F(0.10) * t) * smooth(0.98, 0.6, t)
+    return cover * (F(0.95) - F(0.65) * np.exp(-(dist / F(2.6 * s["radius"])) ** 2)), n
+
+
+def clouds_show(s):
+    """Whether clouds hide at least a tenth of the sky that the mountains leave: a scene is called cloudy only then."""
+    px = 1 / 96
+    x, y = ((np.arange(round(s["aspect"] / px)) + 0.5) * px).astype(F), ((np.arange(96) + 0.5) * px).astype(F)
+    line = np.min([ridge(s, l, x, 48.0)[0] for l in range(s["layers"])], 0)
+    return bool(cloud_cover(s, x, y)[0][y[:, None] < line[None]].mean() > 0.10)
+
+
 # ---------------------------------------------------------------------------------------------- the picture
 
 def render(s, height, width=None):
@@ -307,10 +327,8 @@ def render(s, height, width=None):
 
     # clouds never cover the disc
     if s["clouds"]:
-        zoom = s["zoom"]
-        n = field_noise(x, y, 1.7 / zoom, 5.0 / zoom, 0.5 / px, seed + 11, 0.55)
-        cover = smooth(0.03, 0.24, n + F(0.06) - F(0.10) * t[:, None]) * smooth(0.95, 0.5, t)[:, None] * (F(0.9) - F(0.65) * np.exp(-(dist / F(2.6 * r)) ** 2))
-        shift = max(1, int(round(0.018 * zoom * height)))
+        cover, n = cloud_cover(s, x, y)
+        shift = max(1, int(round(0.018 * s["zoom"] * height)))
         lit = smooth(-0.05, 0.16, n - np.concatenate([n[shift:], np.repeat(n[-1:], shift, 0)])[:height])
         dark, bright = pal["horizon"] * F(0.5) + pal["middle"] * F(0.45), np.clip(pal["horizon"] * F(0.45) + pal["glow"] * F(0.6), 0, 1)
         if s["time"] == "night":
@@ -321,6 +339,7 @@ def render(s, height, width=None):
     for layer in range(s["layers"]):
         paint_range(img, s, layer, x, y, px, pal, side)
     {"lake": paint_lake, "meadow": paint_meadow, "forest": paint_forest}[s["ground"]](img, s, x, y, px, pal, mist)
+    img = grade(img, s, x, y, pal)
 
     # the one disc, last: it stands clear of the skyline, and the lake must not show a second one
     disc = np.broadcast_to(pal["disc"], img.shape)
@@ -329,6 +348,21 @@ def render(s, height, width=None):
         disc = disc * (F(0.86) + F(0.14) * spots)[..., None]
     img = mix(img, disc, np.clip((F(r) - dist) / F(px) + F(0.5), 0, 1))
     return np.clip(img, 0, 1)
+
+
+def grade(img, s, x, y, pal):
+    """What a mood does to all colours: dramatic ones are deep, darker towards the upper corners; serene ones are soft and light; a mist
+    lies over the lower half."""
+    hz = F(s["horizon"])
+    if s["mood"] == "dramatic":
+        img = mix(img, img * img * (3 - 2 * img), np.full(img.shape[:2], 0.75, F))
+        u = (x / F(s["aspect"]) - F(0.5))[None, :]
+        return img * (1 - F(0.42) * smooth(0.10, 0.75, np.hypot(u, (F(0.62) - y)[:, None])))[..., None]
+    if s["mood"] == "serene":
+        return F(0.10) + F(0.04) * pal["horizon"] + F(0.86) * img
+    bank = F(0.5) * np.exp(-((y - hz) / F(0.10)) ** 2) + F(0.22) * smooth(0.0, 0.12, y - hz)
+    wisp = field_noise(x, y, 1.2 / s["zoom"], 6.0 / s["zoom"], 24.0, s["seed"] + 13, 0.5)
+    return mix(img, pal["haze"], np.clip(bank[:, None] * (1 + F(0.9) * wisp), 0, 0.8))
 
 
 def paint_lake(img, s, x, y, px, pal, mist):

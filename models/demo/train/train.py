@@ -1,11 +1,14 @@
 """Trains transformer and text encoders by flow matching.
 
-    train.py trunk [--until HH:MM] [--images N]      128 px, then 256 px, constant learning rate; for as long as you like
-    train.py finish --minutes M                      a branch from the trunk: learning rate to zero, then guidance distilled
+    train.py trunk [--until HH:MM] [--images N]      half-size pictures, then whole ones, constant learning rate; for as long as you like
+    train.py finish --minutes M                      a branch from the trunk: learning rate to zero
 
 Both save their state every few minutes under a temporary name and rename it; the same command continues a killed run.
 The trunk is never decayed, so that later runs go on from it; a finished branch is what export.py writes.
 Everything lives in $DEMO_STATE.  Times are UTC.
+
+Guidance is learned on the way, without a second network: where a picture's guidance g is not 1, the target is the flow plus g - 1 times
+the difference that the averaged weights see between its caption and none. Its expectation is the velocity of classifier-free guidance.
 """
 import argparse
 import copy
@@ -20,12 +23,14 @@ import torch
 
 import data
 import scenes
-from model import STATE, BlockCode, Model, count_singles, image_ids, pack, to_float
+from model import STATE, Model, count_singles, image_ids, pack
 from muon import Muon
 
-BATCH = {128: 32, 256: 12}
-PART = {128: 4, 256: 2}        # pictures that one process takes at a time
+BATCH = {128: 32, 256: 16}
+PART = {128: 16, 256: 4}       # pictures that one process takes at a time
 EMPTY_CAPTIONS = 0.1
+UNGUIDED = 0.5                 # share of the pictures whose guidance is 1, once guidance is learned
+MOST_GUIDANCE = 5.0
 EMA = {"trunk": 0.998, "finish": 0.985}        # a branch is short, and its falling rate averages too
 
 
@@ -34,26 +39,33 @@ def is_hidden_matrix(name, p):
 
 
 class Pictures:
-    """Random training pictures; looks for new shards now and then."""
+    """Random training pictures as latents, all of one shape; looks for new shards now and then."""
 
     def __init__(self):
-        self.code, self.shards, self.drawn = BlockCode(), [], 0
+        self.latents, self.scenes, self.drawn = {128: [], 256: []}, [], 0
+
+    def look(self):
+        for k in data.shards("256.npy", len(self.scenes)):
+            for px, have in self.latents.items():
+                have.append(np.load(f"{STATE}/data/{k:04d}.{px}.npy", mmap_mode="r"))
+            self.scenes.append(data.load_scenes(k))
 
     def draw(self, rng, px, count):
-        if self.drawn % 2000 == 0:
-            self.shards += data.load_shards(len(self.shards))
+        """Packed latents, captions, height and width in tokens. Parts of one batch may differ in shape."""
+        if self.drawn % 1000 == 0:
+            self.look()
         self.drawn += 1
-        pictures, captions = np.empty((count, data.SIZE, data.SIZE, 3), np.uint8), []
-        for i in range(count):
-            shard, scene_list = self.shards[rng.integers(len(self.shards))]
-            k, flip = rng.integers(len(scene_list)), rng.random() < 0.5
-            pictures[i] = shard[k][:, ::-1] if flip else shard[k]
-            scene = scenes.mirror(scene_list[k]) if flip else scene_list[k]
+        first = rng.integers(len(self.scenes))
+        alike = [k for k in range(len(self.scenes)) if data.shape_of(k) == data.shape_of(first)]
+        z, captions = [], []
+        for _ in range(count):
+            k = alike[rng.integers(len(alike))]
+            n, flip = rng.integers(len(self.scenes[k])), int(rng.random() < 0.5)
+            z.append(self.latents[px][k][n, flip])
+            scene = scenes.mirror(self.scenes[k][n]) if flip else self.scenes[k][n]
             captions.append("" if rng.random() < EMPTY_CAPTIONS else scenes.caption(scene, rng))
-        x = to_float(pictures)
-        if px < data.SIZE:
-            x = torch.nn.functional.avg_pool2d(x, data.SIZE // px)
-        return pack(self.code.encode(x)), captions
+        z = torch.from_numpy(np.stack(z)).float()
+        return pack(z), captions, z.shape[2] // 2, z.shape[3] // 2
 
 
 class Gradients:
@@ -63,10 +75,8 @@ class Gradients:
     Parameters lie in shared memory; each helper adds up the gradients of its parts and leaves them in a buffer of its own.
     A part's numbers depend on (step, part) alone, not on who computes it."""
 
-    def __init__(self, model, teacher, helpers):
-        self.model, self.teacher, self.pictures = model.share_memory(), teacher, Pictures()
-        if teacher is not None:
-            teacher.share_memory()
+    def __init__(self, model, average, helpers):
+        self.model, self.average, self.pictures = model.share_memory(), average.share_memory(), Pictures()
         ctx = multiprocessing.get_context("fork")
         self.params = list(model.parameters())
         self.job = ctx.Array("i", [0, 0, 0])                      # step, px, guided
@@ -111,23 +121,27 @@ class Gradients:
             self.losses[k] = loss.detach()
 
     def part_loss(self, rng, px, guided, k, parts):
-        n, count = px // 16, PART[px]
-        ids = image_ids(n, n, 256 // px)
-        x0, captions = self.pictures.draw(rng, px, count)
+        count = PART[px]
+        x0, captions, h, w = self.pictures.draw(rng, px, count)
+        ids = image_ids(h, w, 256 // px)
         # Noise levels: logit-normal, a little towards noise (samplers shift theirs by 0.5 to 1.15); one from each equal share of the batch.
         u = torch.from_numpy((np.arange(count) * parts + k + rng.random(count)) / (count * parts))
         t = torch.sigmoid(0.3 + 1.1 * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))).float()
         noise = torch.from_numpy(rng.standard_normal(x0.shape, np.float32))
         xt = torch.lerp(x0, noise, t[:, None, None])
         target, guidance = noise - x0, torch.ones(count)
-        if guided:
-            guidance = torch.from_numpy(rng.uniform(1, 5, count)).float()
-            with torch.no_grad():
-                one = torch.ones(count)
-                v1 = self.teacher(xt, t, one, self.teacher.encode(captions), ids)
-                v0 = self.teacher(xt, t, one, self.teacher.encode([""] * count), ids)
-                target = v0 + guidance[:, None, None] * (v1 - v0)
-        return ((self.model(xt, t, guidance, self.model.encode(captions), ids) - target) ** 2).mean()
+        with torch.autocast("cpu", torch.bfloat16):
+            if guided:
+                guidance = torch.from_numpy(np.where(rng.random(count) < UNGUIDED, 1.0, rng.uniform(1, MOST_GUIDANCE, count))).float()
+                some = guidance > 1
+                if some.any():
+                    n = int(some.sum())
+                    asked = [c for c, g in zip(captions, some) if g]
+                    with torch.no_grad():
+                        both = self.average(xt[some].repeat(2, 1, 1), t[some].repeat(2), torch.ones(2 * n), self.average.encode(asked + [""] * n), ids).float()
+                    target[some] += (guidance[some] - 1)[:, None, None] * (both[:n] - both[n:])
+            v = self.model(xt, t, guidance, self.model.encode(captions), ids)
+        return ((v.float() - target) ** 2).mean()
 
     def batch(self, step, px, guided):
         """Leaves the gradient in the parameters; returns the loss."""
@@ -149,8 +163,10 @@ class Gradients:
 def learning_rates(model, rate):
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     muon = [p for n, p in named if is_hidden_matrix(n, p)]
-    other = [p for n, p in named if not is_hidden_matrix(n, p)]
-    return [Muon([dict(params=muon, base=1.0)], rate), torch.optim.AdamW([dict(params=other, base=0.8)], rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)]
+    text = [p for n, p in named if not n.startswith("transformer.")]
+    other = [p for n, p in named if n.startswith("transformer.") and not is_hidden_matrix(n, p)]
+    return [Muon([dict(params=muon, base=1.0)], rate),
+            torch.optim.AdamW([dict(params=other, base=0.8), dict(params=text, base=0.4)], rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)]
 
 
 class Run:
@@ -159,7 +175,7 @@ class Run:
         self.name, self.path = name, f"{STATE}/{name}.pt"
         self.model = Model(args.singles)
         self.params = [p for p in self.model.parameters()]
-        self.ema = copy.deepcopy(self.model.state_dict())
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.opts = learning_rates(self.model, args.rate)
         self.images, self.steps, self.extra = 0, 0, {}
         self.saved = time.time()
@@ -168,20 +184,20 @@ class Run:
         """Another depth than that of the saved run is taken over: a new block starts as the identity, the optimizers start anew."""
         s = torch.load(path, weights_only=False)
         self.images, self.steps, self.extra = s["images"], s["steps"], s["extra"]
-        if count_singles(s["model"]) == count_singles(self.ema):
+        if count_singles(s["model"]) == count_singles(self.model.state_dict()):
             self.model.load_state_dict(s["model"])
-            self.ema = s["ema"]
+            self.average.load_state_dict(s["ema"])
             for o, d in zip(self.opts, s["opts"]):
                 o.load_state_dict(d)
         else:
-            for to, weights in ((self.ema, s["ema"]), (self.model.state_dict(), s["model"])):
+            for to, weights in ((self.average.state_dict(), s["ema"]), (self.model.state_dict(), s["model"])):
                 for k, v in weights.items():
                     if k in to:
                         to[k].copy_(v)
         print(f"{path}: {self.steps} steps, {self.images} pictures", flush=True)
 
     def save(self):
-        s = dict(model=self.model.state_dict(), ema=self.ema, images=self.images, steps=self.steps, extra=self.extra,
+        s = dict(model=self.model.state_dict(), ema=self.average.state_dict(), images=self.images, steps=self.steps, extra=self.extra,
                  opts=[o.state_dict() for o in self.opts])
         torch.save(s, self.path + ".tmp")
         os.replace(self.path + ".tmp", self.path)
@@ -196,9 +212,7 @@ class Run:
             o.step()
             o.zero_grad(set_to_none=True)
         decay = min(EMA[self.name], (1 + self.steps) / (10 + self.steps))
-        now = self.model.state_dict()
-        keys = [k for k in now if now[k].is_floating_point()]
-        torch._foreach_lerp_([self.ema[k] for k in keys], [now[k] for k in keys], 1 - decay)
+        torch._foreach_lerp_(list(self.average.parameters()), [p.detach() for p in self.params], 1 - decay)
 
 
 def log_row(row):
@@ -211,21 +225,13 @@ def log_row(row):
         w.writerow(row)
 
 
-def train(run, workers, px_of, rate_of, stop, guide_from=None):
-    """Steps until stop(run) says so.  From guide_from(run) on, the target is the guided velocity of a frozen teacher."""
-    teacher = None
-    if guide_from is not None:
-        teacher = Model(count_singles(run.ema)).eval().requires_grad_(False)
-        if "teacher" in run.extra:
-            teacher.load_state_dict(run.extra["teacher"])
-    gradients = Gradients(run.model, teacher, workers - 1)
+def train(run, workers, px_of, rate_of, stop, guided_of):
+    """Steps until stop(run) says so."""
+    gradients = Gradients(run.model, run.average, workers - 1)
     begun, losses, shown = time.time(), [], time.time()
     while not stop(run):
-        px, guided = px_of(run), guide_from is not None and guide_from(run)
+        px, guided = px_of(run), guided_of(run)
         count = BATCH[px]
-        if guided and "teacher" not in run.extra:
-            run.extra["teacher"] = {k: v.clone() for k, v in run.ema.items()}
-            teacher.load_state_dict(run.ema)
         losses.append(gradients.batch(run.steps, px, guided))
         rate = rate_of(run) * min(1.0, (run.steps + 1) / 100)
         run.update(rate)
@@ -248,13 +254,12 @@ def main():
     a.add_argument("--images", type=int, default=10 ** 9, help="trunk: stop after this many pictures")
     a.add_argument("--minutes", type=float, default=30, help="finish: length of the branch")
     a.add_argument("--rate", type=float, default=2e-3)
-    a.add_argument("--small", type=int, default=60000, help="trunk: pictures of the 128 px stage")
+    a.add_argument("--small", type=int, default=200000, help="trunk: pictures of the half-size stage")
+    a.add_argument("--guide", type=int, default=150000, help="pictures before guidance is learned")
     a.add_argument("--singles", type=int, default=3, help="single blocks; more than the saved run has: it grows")
     a.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     args = a.parse_args()
     torch.set_num_threads(1)
-    if not os.path.exists(f"{STATE}/blocks.npz"):
-        BlockCode.fit(to_float(np.concatenate([s[0][:60] for s in data.load_shards()[:8]])))
     run = Run(args.kind, args)
     if os.path.exists(run.path):
         run.load(run.path)
@@ -266,7 +271,7 @@ def main():
             end += datetime.timedelta(days=end < now)
         train(run, args.workers, lambda r: 128 if r.images < args.small else 256,
               lambda r: args.rate * (1.0 if r.images < args.small else 0.6),
-              lambda r: r.images >= args.images or (end is not None and datetime.datetime.utcnow() > end))
+              lambda r: r.images >= args.images or (end is not None and datetime.datetime.utcnow() > end), lambda r: r.images >= args.guide)
         return
     if not run.extra.get("branched"):
         run.load(f"{STATE}/trunk.pt")
@@ -277,7 +282,7 @@ def main():
         r.extra["spent"] = before + time.time() - begun
         return r.extra["spent"] / (60 * args.minutes)
 
-    train(run, args.workers, lambda r: 256, lambda r: 0.6 * args.rate * min(1.0, max(0.01, (1 - part(r)) / 0.7)), lambda r: part(r) >= 1, lambda r: part(r) > 0.6)
+    train(run, args.workers, lambda r: 256, lambda r: 0.6 * args.rate * min(1.0, max(0.01, (1 - part(r)) / 0.7)), lambda r: part(r) >= 1, lambda r: r.images >= args.guide)
 
 
 if __name__ == "__main__":
