@@ -1,7 +1,7 @@
 """Writes the model folder in bf16.
 
-    export.py OUT [--from finish|trunk]      transformer and text encoders from the averaged weights of that run,
-                                             the autoencoder from vae-final.pt or vae.pt
+    export.py OUT [--from finish|trunk] [--vae]      transformer and text encoders from the averaged weights of that run;
+                                                     --vae: the autoencoder from vae-final.pt or vae.pt, else it stays as it is
 """
 import argparse
 import json
@@ -18,6 +18,7 @@ def main():
     a = argparse.ArgumentParser()
     a.add_argument("out")
     a.add_argument("--from", dest="source", default="finish")
+    a.add_argument("--vae", action="store_true")
     args = a.parse_args()
     out = args.out
     state = torch.load(f"{STATE}/{args.source}.pt", weights_only=False)
@@ -29,12 +30,13 @@ def main():
     model.clip_tokenizer.save_pretrained(f"{out}/tokenizer")
     model.t5_tokenizer.save_pretrained(f"{out}/tokenizer_2")
 
-    vae = autoencoder(scaling_factor=round(BlockCode().factor, 6))
-    path = f"{STATE}/vae-final.pt" if os.path.exists(f"{STATE}/vae-final.pt") else f"{STATE}/vae.pt"
-    if os.path.exists(path):
-        for p, e in zip(vae.parameters(), torch.load(path, weights_only=False)["ema"]):
-            p.data.copy_(e)
-    vae.to(bf16).save_pretrained(f"{out}/vae")
+    if args.vae:
+        vae = autoencoder(scaling_factor=round(BlockCode().factor, 6))
+        path = f"{STATE}/vae-final.pt" if os.path.exists(f"{STATE}/vae-final.pt") else f"{STATE}/vae.pt"
+        if os.path.exists(path):
+            for p, e in zip(vae.parameters(), torch.load(path, weights_only=False)["ema"]):
+                p.data.copy_(e)
+        vae.to(bf16).save_pretrained(f"{out}/vae")
 
     FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15,
                                     base_image_seq_len=256, max_image_seq_len=4096).save_pretrained(f"{out}/scheduler")

@@ -127,8 +127,8 @@ def sample(model, prompts, h, w, steps=20, mu=0.8, cfg=1.0, guidance=1.0, seed=0
 
 
 class BlockCode:
-    """Linear latents: principal components of 8 x 8 x 3 blocks, partly whitened, so that the transformer can be trained from
-    the first minute.  The autoencoder is trained to decode (and to encode to) exactly these."""
+    """Linear latents: principal components of 8 x 8 x 3 blocks, partly whitened.  The autoencoder is trained to decode (and to
+    encode to) exactly these, which is a fast way to a good one."""
 
     def __init__(self):
         d = np.load(f"{STATE}/blocks.npz")

@@ -33,11 +33,13 @@ def start_as_identity(net):
 
 
 def crops(shards, rng):
-    size, count = CROPS[rng.choice(4, p=[0.3, 0.3, 0.35, 0.05])]
+    size, count = CROPS[rng.choice(4, p=[0.3, 0.3, 0.35, 0.05])]          # crops of 256 come from square pictures alone
+    if size == 256:
+        shards = [s for s in shards if s.shape[1] == s.shape[2] == size]
     out = np.empty((count, size, size, 3), np.uint8)
     for i in range(count):
-        pictures = shards[rng.integers(len(shards))][0]
-        y, x = 8 * rng.integers(0, (data.SIZE - size) // 8 + 1, 2)
+        pictures = shards[rng.integers(len(shards))]
+        y, x = (8 * rng.integers(0, max(0, side - size) // 8 + 1) for side in pictures.shape[1:3])
         out[i] = pictures[rng.integers(len(pictures)), y:y + size, x:x + size]
         if rng.random() < 0.5:
             out[i] = out[i, :, ::-1]
@@ -57,6 +59,8 @@ def main():
     args = a.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    if not os.path.exists(f"{STATE}/blocks.npz"):
+        BlockCode.fit(to_float(np.concatenate([s[:60] for s in data.load_pictures() if s.shape[1] == 256][:8])))
     code = BlockCode()
     net = autoencoder()
     start_as_identity(net)
@@ -80,7 +84,7 @@ def main():
         first = (s["first"] if source == final else step) if args.polish else 0
     target_path = final if args.polish else path
     rng = np.random.default_rng([3, step])
-    shards, begun, seen = data.load_shards(), time.time(), []
+    shards, begun, seen = data.load_pictures(), time.time(), []
     while step < args.steps:
         rate = args.rate * min(1.0, (step + 1) / 50) * (max(0.01, 1 - (step - first) / (args.steps - first)) if args.polish else 1.0)
         for o in opts:
