@@ -3,8 +3,8 @@ import torch
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrix updates are orthogonalised (Newton-Schulz, fp32), equal shapes in one batch.
-    A convolution counts as a matrix with a row per output channel."""
+    """Momentum whose matrix updates are orthogonalised (Newton-Schulz in bf16), equal shapes in one batch.
+    A convolution counts as a matrix with a row per output channel. Parameters without a gradient stay as they are."""
 
     STEPS = ((8.28721, -23.59589, 17.30039), (4.10706, -2.94785, 0.54484), (3.94869, -2.90890, 0.55182), (3.31842, -2.48849, 0.51005))
 
@@ -16,6 +16,8 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             shapes = {}
             for p in group["params"]:
+                if p.grad is None:
+                    continue
                 rows = p.shape[0]
                 shapes.setdefault(tuple(sorted((rows, p.numel() // rows))), []).append(p)
             for same in shapes.values():
@@ -27,11 +29,11 @@ class Muon(torch.optim.Optimizer):
                     u = u.reshape(u.shape[0], -1)
                     updates.append(u.T if u.shape[0] > u.shape[1] else u)
                 x = torch.stack(updates)
-                x = x / (x.norm(dim=(1, 2), keepdim=True) * 1.02 + 1e-7)
+                x = (x / (x.norm(dim=(1, 2), keepdim=True) * 1.02 + 1e-7)).bfloat16()
                 for a, b, c in self.STEPS:
                     y = x @ x.mT
                     x = a * x + (b * y + c * (y @ y)) @ x
                 rate = group["lr"] * 0.2 * max(x.shape[1:]) ** 0.5         # root mean square as with Adam
-                for p, u in zip(same, x):
+                for p, u in zip(same, x.float()):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
                     p.add_((u.T if p.shape[0] > p.numel() // p.shape[0] else u).reshape(p.shape), alpha=-rate)

@@ -14,12 +14,12 @@ import argparse
 import copy
 import csv
 import datetime
-import multiprocessing
 import os
 import time
 
 import numpy as np
 import torch
+from torch import multiprocessing
 
 import data
 import scenes
@@ -27,9 +27,9 @@ from model import STATE, Model, count_singles, image_ids, pack
 from muon import Muon
 
 BATCH = {128: 32, 256: 16}
-PART = {128: 16, 256: 4}       # pictures that one process takes at a time
+PART = {128: 16, 256: 8}       # pictures that one process takes at a time
+CACHE = 64                     # compiled forms: shapes of pictures, with and without gradients
 EMPTY_CAPTIONS = 0.1
-UNGUIDED = 0.5                 # share of the pictures whose guidance is 1, once guidance is learned
 MOST_GUIDANCE = 5.0
 EMA = {"trunk": 0.998, "finish": 0.985}        # a branch is short, and its falling rate averages too
 
@@ -77,7 +77,7 @@ class Gradients:
 
     def __init__(self, model, average, helpers):
         self.model, self.average, self.pictures = model.share_memory(), average.share_memory(), Pictures()
-        ctx = multiprocessing.get_context("fork")
+        ctx = multiprocessing.get_context("spawn")                  # a forked process cannot compile
         self.params = list(model.parameters())
         self.job = ctx.Array("i", [0, 0, 0])                      # step, px, guided
         self.next = ctx.Value("i", 0)
@@ -87,9 +87,13 @@ class Gradients:
         self.left = [torch.zeros(sum(p.numel() for p in self.params)).share_memory_() for _ in range(helpers)]
         self.parent = os.getpid()
         for i in range(helpers):
-            ctx.Process(target=self.help, args=(i,), daemon=True).start()
+            ctx.Process(target=self.help, args=(i,), daemon=True).start()      # it gets this object; parameters and buffers stay shared
+        self.compile()
 
     def help(self, i):
+        torch.set_num_threads(1)
+        torch._dynamo.config.cache_size_limit = CACHE
+        self.compile()
         while True:
             while not self.go[i].acquire(timeout=5):
                 if os.getppid() != self.parent:
@@ -106,6 +110,11 @@ class Gradients:
                 at += p.numel()
                 p.grad = None
             self.done[i].release()
+
+    def compile(self):
+        """For each shape once, in each process: a minute that more than comes back."""
+        for m in (self.model, self.average):
+            m.transformer.compile(dynamic=False)
 
     def take_parts(self):
         step, px, guided = self.job[:]
@@ -131,15 +140,12 @@ class Gradients:
         xt = torch.lerp(x0, noise, t[:, None, None])
         target, guidance = noise - x0, torch.ones(count)
         with torch.autocast("cpu", torch.bfloat16):
-            if guided:
-                guidance = torch.from_numpy(np.where(rng.random(count) < UNGUIDED, 1.0, rng.uniform(1, MOST_GUIDANCE, count))).float()
-                some = guidance > 1
-                if some.any():
-                    n = int(some.sum())
-                    asked = [c for c, g in zip(captions, some) if g]
-                    with torch.no_grad():
-                        both = self.average(xt[some].repeat(2, 1, 1), t[some].repeat(2), torch.ones(2 * n), self.average.encode(asked + [""] * n), ids).float()
-                    target[some] += (guidance[some] - 1)[:, None, None] * (both[:n] - both[n:])
+            if guided:                                            # every other picture
+                guidance[1::2] = torch.from_numpy(rng.uniform(1, MOST_GUIDANCE, count // 2)).float()
+                asked = captions[1::2]
+                with torch.no_grad():
+                    both = self.average(xt[1::2].repeat(2, 1, 1), t[1::2].repeat(2), torch.ones(count), self.average.encode(asked + [""] * len(asked)), ids).float()
+                target[1::2] += (guidance[1::2] - 1)[:, None, None] * (both[:count // 2] - both[count // 2:])
             v = self.model(xt, t, guidance, self.model.encode(captions), ids)
         return ((v.float() - target) ** 2).mean()
 
@@ -260,6 +266,7 @@ def main():
     a.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     args = a.parse_args()
     torch.set_num_threads(1)
+    torch._dynamo.config.cache_size_limit = CACHE
     run = Run(args.kind, args)
     if os.path.exists(run.path):
         run.load(run.path)
