@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "arena.h"
+#include "cpu_clock.h"
 #include "png_writer.h"
 #include "sha256.h"
 
@@ -61,13 +61,6 @@ typedef struct bench {
     float   *scale, *state_max, *state_sum, *table;
     int32_t *pos;
 } bench;
-
-static double process_cpu_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* Seconds on a clock of the operations: where threads outnumber cores, the fastest try is one that had a core alone, and a
  * step never has; there processor time counts, over the threads and their share of a core. */
