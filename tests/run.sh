@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds and runs the tests: a seeded sample of every kind, or every count with --full.
 #   tests/run.sh [--full]        DYPE_SEED=N tests/run.sh repeats the sample of seed N
-# Three builds: as users have it (warnings are errors; CUDA where nvcc is, as PTX alone), with sanitizers, and without MPI;
-# the last two without CUDA.
+# Three builds: as users have it (warnings are errors; CUDA where nvcc is, as PTX alone), with sanitizers (without CUDA), and
+# without MPI.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -56,8 +56,8 @@ if build build/sanitize -DWITH_SANITIZERS=ON -DWITH_CUDA=OFF -DCMAKE_BUILD_TYPE=
     run "address and undefined behaviour sanitizers" build/sanitize -R '^(unit_|fault_|cli_|ranks_comm$)' \
         -E '^(unit_(attention_simde|kernels_cpu)|fault_(journal|signals|disk))$' # the three hit moments of a run at speed
 fi
-if build build/single -DWITH_MPI=OFF -DWITH_CUDA=OFF -DCMAKE_COMPILE_WARNING_AS_ERROR=ON; then
-    run "without MPI" build/single -R '^(unit_(status|device|geometry|job)|ranks_comm|cli_.*|parity_transformer)$'
+if build build/single -DWITH_MPI=OFF -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DCUDA_FAST=ON; then
+    run "without MPI" build/single -R '^(unit_(status|device|geometry|job)|ranks_comm|cli_.*|parity_(transformer|picture)|(unit_device|parity_picture)_cuda)$'
 fi
 
 grep -qw avx512_bf16 /proc/cpuinfo || not_run+=("not run: oneDNN's bf16 products (this processor has none)")
