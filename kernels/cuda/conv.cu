@@ -110,8 +110,8 @@ __device__ __forceinline__ int piece_at(int i)
     return (threadIdx.x + i * THREADS) / 4 * ROW_BF16 + threadIdx.x % 4 * 8;
 }
 
-/* x: the pixels, NULL outside the image. WIDE: as they are, by cp.async; else done at once. */
-template <bool WIDE> __device__ __forceinline__ void input_begin(const conv_args &a, bf16 *to, const bf16 *const x[PIECES],
+/* pixels: NULL outside the image. WIDE: as they are, by cp.async; else done at once. */
+template <bool WIDE> __device__ __forceinline__ void input_begin(const conv_args &a, bf16 *to, const bf16 *const pixels[PIECES],
                                                                  int n_pieces, int chunk)
 {
     const int c = chunk * CHUNK_BF16 + threadIdx.x % 4 * 8;
@@ -119,27 +119,27 @@ template <bool WIDE> __device__ __forceinline__ void input_begin(const conv_args
     for (int i = 0; i < PIECES; i++) {
         if ((int)threadIdx.x + i * THREADS >= n_pieces) break;
         if constexpr (WIDE) {
-            const bool there = x[i] != NULL && c < a.c_in;
-            copy_async_16(shared_at(to + piece_at(i)), there ? x[i] + c : (const bf16 *)a.x, there);
+            const bool there = pixels[i] != NULL && c < a.c_in;
+            copy_async_16(shared_at(to + piece_at(i)), there ? pixels[i] + c : (const bf16 *)a.x, there);
         } else {
             float v[8] = {};
 #pragma unroll
             for (int j = 0; j < 8; j++)
-                if (x[i] != NULL && c + j < a.c_in) v[j] = prepare<bf16>(a, to_float(x[i][c + j]), c + j);
+                if (pixels[i] != NULL && c + j < a.c_in) v[j] = prepare<bf16>(a, to_float(pixels[i][c + j]), c + j);
             store<8>(to, piece_at(i), v);
         }
     }
 }
 
 /* What has come as it is, is normalised in place, after copy_wait by the thread that copied it. */
-__device__ __forceinline__ void input_end(const conv_args &a, bf16 *input, const bf16 *const x[PIECES], int chunk)
+__device__ __forceinline__ void input_end(const conv_args &a, bf16 *input, const bf16 *const pixels[PIECES], int chunk)
 {
     const int c = chunk * CHUNK_BF16 + threadIdx.x % 4 * 8;
     if (c >= a.c_in || (a.norm_mul == NULL && !a.silu)) return;
 #pragma unroll
     for (int i = 0; i < PIECES; i++) {
         float v[8];
-        if (x[i] == NULL) continue;
+        if (pixels[i] == NULL) continue;
         load<8>(v, input, piece_at(i));
 #pragma unroll
         for (int j = 0; j < 8; j++) v[j] = prepare<bf16>(a, v[j], c + j);
@@ -150,8 +150,9 @@ __device__ __forceinline__ void input_end(const conv_args &a, bf16 *input, const
 /* A row of taps: [tap][COUT][CHUNK_BF16]; from: its first. */
 __device__ __forceinline__ void weights_begin(bf16 *to, const bf16 *from, int kernel, int n_out)
 {
-    for (int i = threadIdx.x; i < kernel * COUT * 4; i += THREADS) { /* 16 bytes each */
-        const int tap = i / (COUT * 4), n = i / 4 % COUT, part = i % 4;
+#pragma unroll 1
+    for (int tap = 0; tap < kernel; tap++) { /* 16 bytes a thread: COUT rows of 4 pieces */
+        const int n = threadIdx.x / 4, part = threadIdx.x % 4;
         copy_async_16(shared_at(to + (tap * COUT + n) * ROW_BF16 + part * 8),
                       from + ((int64_t)tap * n_out + n) * CHUNK_BF16 + part * 8, true);
     }
@@ -169,14 +170,14 @@ template <class Y, bool WIDE> __global__ void __launch_bounds__(THREADS, 2)
     const int first_row = warp / 2 * 2, first_out = warp % 2 * 32; /* of the warp */
     const int64_t row_of_taps = (int64_t)a.kernel * n_out * CHUNK_BF16;
     const bf16 *from = weights + (int64_t)out * CHUNK_BF16; /* of the stage that comes */
-    const bf16 *x[PIECES];
+    const bf16 *pixels[PIECES];
 #pragma unroll
     for (int i = 0; i < PIECES; i++) {
         const int pixel = (threadIdx.x + i * THREADS) / 4;
-        x[i] = pixel < n_halo ? pixel_at<bf16>(a, row + pixel / halo_w - reach, col + pixel % halo_w - reach) : NULL;
+        pixels[i] = pixel < n_halo ? pixel_at<bf16>(a, row + pixel / halo_w - reach, col + pixel % halo_w - reach) : NULL;
     }
     float sum[2][4][4] = {};
-    input_begin<WIDE>(a, inputs, x, n_halo * 4, 0);
+    input_begin<WIDE>(a, inputs, pixels, n_halo * 4, 0);
     weights_begin(ws, from, a.kernel, n_out);
     copy_commit();
     int stage = 0;
@@ -186,21 +187,21 @@ template <class Y, bool WIDE> __global__ void __launch_bounds__(THREADS, 2)
             const bf16 *w = ws + stage * a.kernel * COUT * ROW_BF16;
             stage ^= 1;
             copy_wait<0>();
-            if (WIDE && ky == 0) input_end(a, input, x, chunk);
+            if (WIDE && ky == 0) input_end(a, input, pixels, chunk);
             __syncthreads(); /* the stage is complete, and nobody reads the one before */
             from += row_of_taps;
             if (ky + 1 < a.kernel || chunk + 1 < n_chunks)
                 weights_begin(ws + stage * a.kernel * COUT * ROW_BF16, from, a.kernel, n_out);
             if (ky + 1 == a.kernel && chunk + 1 < n_chunks)
-                input_begin<WIDE>(a, inputs + (chunk + 1) % 2 * n_halo * ROW_BF16, x, n_halo * 4, chunk + 1);
+                input_begin<WIDE>(a, inputs + (chunk + 1) % 2 * n_halo * ROW_BF16, pixels, n_halo * 4, chunk + 1);
             copy_commit();
             for (int kx = 0; kx < a.kernel; kx++) {
 #pragma unroll
                 for (int k = 0; k < CHUNK_BF16 / 16; k++) {
-                    uint32_t p[2][4], b[2][4];
+                    uint32_t x[2][4], b[2][4];
 #pragma unroll
                     for (int m = 0; m < 2; m++)
-                        load_matrices(p[m], shared_at(input + ((first_row + m + ky) * halo_w + lane % 16 + kx) * ROW_BF16 +
+                        load_matrices(x[m], shared_at(input + ((first_row + m + ky) * halo_w + lane % 16 + kx) * ROW_BF16 +
                                                       k * 16 + lane / 16 * 8));
 #pragma unroll
                     for (int n = 0; n < 2; n++)
@@ -209,7 +210,7 @@ template <class Y, bool WIDE> __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
                     for (int m = 0; m < 2; m++)
 #pragma unroll
-                        for (int n = 0; n < 4; n++) mma_16_8_16(sum[m][n], p[m], b[n / 2] + n % 2 * 2);
+                        for (int n = 0; n < 4; n++) mma_16_8_16(sum[m][n], x[m], b[n / 2] + n % 2 * 2);
                 }
             }
         }
@@ -220,10 +221,10 @@ template <class Y, bool WIDE> __global__ void __launch_bounds__(THREADS, 2)
         for (int n = 0; n < 4; n++)
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                const int64_t y = row + first_row + m, at = col + lane / 4 + i * 8;
+                const int64_t y = row + first_row + m, x = col + lane / 4 + i * 8;
                 const int channel = out + first_out + n * 8 + lane % 4 * 2;
-                if (a.c_out % 2 == 0) finish<Y, 2>(a, y, at, channel, sum[m][n] + 2 * i);
-                else finish<Y, 1>(a, y, at, channel, sum[m][n] + 2 * i), finish<Y, 1>(a, y, at, channel + 1, sum[m][n] + 2 * i + 1);
+                if (a.c_out % 2 == 0) finish<Y, 2>(a, y, x, channel, sum[m][n] + 2 * i);
+                else finish<Y, 1>(a, y, x, channel, sum[m][n] + 2 * i), finish<Y, 1>(a, y, x, channel + 1, sum[m][n] + 2 * i + 1);
             }
 }
 
