@@ -30,7 +30,7 @@ LAUNCH = {
     "attention_f32_kernel<__nv_bfloat16, 64": (256, (16 * 64 + 64 * 36 + 16 * 64) * 4),
     "attention_f32_kernel<__nv_bfloat16, 128": (256, (16 * 128 + 64 * 36 + 16 * 64) * 4),
     "attention_f32_kernel<__nv_bfloat16, 512": (256, (16 * 512 + 8 * 512 + 16 * 64) * 4),
-    "conv_bf16_kernel": (256, (10 * 18 + 9 * 64) * 40 * 2),
+    "conv_bf16_kernel": (256, 2 * (10 * 18 + 3 * 64) * 40 * 2),
     "conv_f32_kernel": (256, (10 * 10 + 9 * 64) * 16 * 4),
 }
 THREADS = 256  # of all others
