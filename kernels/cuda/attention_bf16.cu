@@ -23,9 +23,10 @@ template <int D> __device__ __forceinline__ int piece_at(int row, int piece)
 /* N rows from `from` on, n of them there. */
 template <int D, int N> __device__ __forceinline__ void rows_begin(bf16 *to, const bf16 *from, int64_t ld, int32_t n)
 {
+    static_assert(N * D / 8 % THREADS == 0, "every thread has as many pieces");
 #pragma unroll
-    for (int i = threadIdx.x; i < N * D / 8; i += THREADS) {
-        const int row = i / (D / 8), piece = i % (D / 8);
+    for (int j = 0; j < N * D / 8 / THREADS; j++) {
+        const int i = threadIdx.x + j * THREADS, row = i / (D / 8), piece = i % (D / 8);
         const bool there = row < n;
         copy_async_16(shared_at(to + piece_at<D>(row, piece)), from + (there ? row : 0) * ld + piece * 8, there);
     }
@@ -64,7 +65,7 @@ template <int D, bool MASKED> __global__ void __launch_bounds__(THREADS, 1) atte
         const int32_t query = query0 + warp * 16 + lane / 4 + i * 8;
         there[i] = query < a.n_q;
         at[i] = (int64_t)query * a.n_heads + head;
-        if (a.first || !there[i]) continue;
+        if (MASKED || a.first || !there[i]) continue; /* a mask wants one block */
         max[i] = a.state_max[at[i]];
         sum[i] = a.state_sum[at[i]];
 #pragma unroll
@@ -186,7 +187,7 @@ template <int D, bool MASKED> __global__ void __launch_bounds__(THREADS, 1) atte
     for (int i = 0; i < 2; i++) {
         if (!there[i]) continue;
         const int32_t query = query0 + warp * 16 + lane / 4 + i * 8;
-        if (!a.last) {
+        if (!MASKED && !a.last) {
             if (lane % 4 == 0) {
                 a.state_max[at[i]] = max[i];
                 a.state_sum[at[i]] = sum[i];

@@ -34,8 +34,8 @@ __device__ __forceinline__ void chunk_begin(bf16 *stages, const attention_args &
     const bf16 *from = (const bf16 *)(is_k ? a.k : a.v) + (int64_t)head * D + part % N_CHUNKS * CHUNK + first * ld;
     bf16 *to = stages + g % STAGES * STAGE;
 #pragma unroll
-    for (int i = threadIdx.x; i < STAGE / 8; i += THREADS) {
-        const int row = i / (CHUNK / 8), piece = i % (CHUNK / 8);
+    for (int j = 0; j < STAGE / 8 / THREADS; j++) {
+        const int i = threadIdx.x + j * THREADS, row = i / (CHUNK / 8), piece = i % (CHUNK / 8);
         const bool there = row < n;
         copy_async_16(shared_at(to + piece_at(row, CHUNK / 8, piece)), from + (there ? row : 0) * ld + piece * 8, there);
     }
@@ -50,17 +50,18 @@ __global__ void __launch_bounds__(THREADS, 1) attention_bf16_wide_kernel(attenti
     const int32_t query0 = blockIdx.x * ROWS;
     const key_tiles tiles(a);
     const int32_t n_tiles = tiles.count(), n_steps = n_tiles * 2 * N_CHUNKS;
-    for (int i = threadIdx.x; i < ROWS * D / 8; i += THREADS) {
-        const int row = i / (D / 8), piece = i % (D / 8);
+#pragma unroll 4
+    for (int j = 0; j < ROWS * D / 8 / THREADS; j++) {
+        const int i = threadIdx.x + j * THREADS, row = i / (D / 8), piece = i % (D / 8);
         uint4 eight = {0, 0, 0, 0};
         if (query0 + row < a.n_q)
             eight = *(const uint4 *)((const bf16 *)a.q + (int64_t)(query0 + row) * a.ldq + (int64_t)head * D + piece * 8);
         if (a.q_keep != NULL) {
             uint32_t *pairs = (uint32_t *)&eight;
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                if (a.q_keep[piece * 8 + 2 * j] == 0.0f) pairs[j] &= 0xffff0000u;
-                if (a.q_keep[piece * 8 + 2 * j + 1] == 0.0f) pairs[j] &= 0xffffu;
+            for (int c = 0; c < 4; c++) {
+                if (a.q_keep[piece * 8 + 2 * c] == 0.0f) pairs[c] &= 0xffff0000u;
+                if (a.q_keep[piece * 8 + 2 * c + 1] == 0.0f) pairs[c] &= 0xffffu;
             }
         }
         *(uint4 *)(sq + piece_at(row, D / 8, piece)) = eight;
