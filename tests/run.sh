@@ -63,5 +63,6 @@ fi
 grep -qw avx512_bf16 /proc/cpuinfo || not_run+=("not run: oneDNN's bf16 products (this processor has none)")
 not_run+=("not run: FLUX.1-dev's real dimensions (tests/full_size, by hand)" "not run: a real GPU (the CUDA code ran on the virtual one, where nvcc is)")
 printf '%s\n' "${not_run[@]}" | sort -u
+grep -ahoE '^PTX coverage: .*' build/tests/Testing/Temporary/LastTest.log || echo "PTX coverage: not measured (built without CUDA)"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

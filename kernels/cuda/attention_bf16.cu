@@ -8,7 +8,8 @@
  * bf16 where it is multiplied with v) and out; m, l and out are fp32 and travel between blocks of keys. The row sum is
  * completed in every tile, so that a cut between tiles changes no bit. q: [n_q, heads, D], k, v: [n_kv, heads, D] with
  * strides of whole 16 bytes; grid (rows / 128, heads). Shared memory (128 + 4 x 64) x D x 2 bytes: 96 KiB at D = 128, which
- * fits every GPU from 8.0 on. Per tile and warp 8 D mma (D = 128: 128) against 32 x 32 exponentials. */
+ * fits every GPU from 8.0 on. Per tile and warp D mma, D / 2 ldmatrix and
+ * 34 exponentials a lane: docs/cost-model.md has what that means (tests/sass_report.py). */
 #include "attention.cuh"
 
 enum { WARPS = 8, THREADS = WARPS * 32, ROWS = WARPS * 16 };
@@ -23,9 +24,10 @@ template <int D> __device__ __forceinline__ int piece_at(int row, int piece)
 /* N rows from `from` on, n of them there. */
 template <int D, int N> __device__ __forceinline__ void rows_begin(bf16 *to, const bf16 *from, int64_t ld, int32_t n)
 {
+    static_assert(N * D / 8 % THREADS == 0, "every thread has as many pieces");
 #pragma unroll
-    for (int i = threadIdx.x; i < N * D / 8; i += THREADS) {
-        const int row = i / (D / 8), piece = i % (D / 8);
+    for (int j = 0; j < N * D / 8 / THREADS; j++) {
+        const int i = threadIdx.x + j * THREADS, row = i / (D / 8), piece = i % (D / 8);
         const bool there = row < n;
         copy_async_16(shared_at(to + piece_at<D>(row, piece)), from + (there ? row : 0) * ld + piece * 8, there);
     }
@@ -37,7 +39,8 @@ __device__ __forceinline__ uint32_t keep_mask(const float *keep, int channel)
     return (keep[channel] != 0.0f ? 0xffffu : 0u) | (keep[channel + 1] != 0.0f ? 0xffff0000u : 0u);
 }
 
-template <int D, bool MASKED> __global__ void __launch_bounds__(THREADS, 1) attention_bf16_kernel(attention_args a)
+template <int D, bool MASKED> __global__ void __launch_bounds__(THREADS, D == 64 ? 2 : 1)
+    attention_bf16_kernel(attention_args a)
 {
     extern __shared__ __align__(128) bf16 shared[];
     bf16 *sq = shared, *sk = sq + ROWS * D, *sv = sk + 2 * KEY_TILE * D;
@@ -64,7 +67,7 @@ template <int D, bool MASKED> __global__ void __launch_bounds__(THREADS, 1) atte
         const int32_t query = query0 + warp * 16 + lane / 4 + i * 8;
         there[i] = query < a.n_q;
         at[i] = (int64_t)query * a.n_heads + head;
-        if (a.first || !there[i]) continue;
+        if (MASKED || a.first || !there[i]) continue; /* a mask wants one block */
         max[i] = a.state_max[at[i]];
         sum[i] = a.state_sum[at[i]];
 #pragma unroll
@@ -73,6 +76,9 @@ template <int D, bool MASKED> __global__ void __launch_bounds__(THREADS, 1) atte
 
     uint32_t fq[D / 16][4];
     const float to_2 = a.scale * LOG2_E;
+    const uint32_t q_at = shared_at(sq + piece_at<D>(warp * 16 + lane % 16, lane / 16)); /* of this lane, for ldmatrix */
+    const uint32_t k_at = shared_at(sk + piece_at<D>(lane % 8 + lane / 16 * 8, lane / 8 % 2));
+    const uint32_t v_at = shared_at(sv + piece_at<D>(lane % 16, lane / 16));
     for (int32_t tile = 0; tile < n_tiles; tile++) {
         const int stage = tile & 1;
         tiles.get(tile, &first, &n);
@@ -90,7 +96,7 @@ template <int D, bool MASKED> __global__ void __launch_bounds__(THREADS, 1) atte
         if (tile == 0) {
 #pragma unroll
             for (int c = 0; c < D / 16; c++) {
-                load_matrices(fq[c], shared_at(sq + piece_at<D>(warp * 16 + lane % 16, c * 2 + lane / 16)));
+                load_matrices(fq[c], piece_after(q_at, c));
                 if (a.q_keep != NULL) {
                     const uint32_t low = keep_mask(a.q_keep, c * 16 + lane % 4 * 2);
                     const uint32_t high = keep_mask(a.q_keep, c * 16 + 8 + lane % 4 * 2);
@@ -102,13 +108,13 @@ template <int D, bool MASKED> __global__ void __launch_bounds__(THREADS, 1) atte
             }
         }
         float s[KEY_TILE / 8][4] = {};
-        const bf16 *tk = sk + stage * KEY_TILE * D, *tv = sv + stage * KEY_TILE * D;
+        const uint32_t stage_at = (uint32_t)(stage * KEY_TILE * D * (int)sizeof(bf16)), tk = k_at + stage_at, tv = v_at + stage_at;
 #pragma unroll
         for (int c = 0; c < D / 16; c++)
 #pragma unroll
             for (int j = 0; j < KEY_TILE / 16; j++) {
                 uint32_t b[4];
-                load_matrices(b, shared_at(tk + piece_at<D>(j * 16 + lane % 8 + lane / 16 * 8, c * 2 + lane / 8 % 2)));
+                load_matrices(b, piece_after(tk, c) + j * 16 * D * (int)sizeof(bf16));
                 mma_16_8_16(s[2 * j], fq[c], b);
                 mma_16_8_16(s[2 * j + 1], fq[c], b + 2);
             }
@@ -133,7 +139,7 @@ template <int D, bool MASKED> __global__ void __launch_bounds__(THREADS, 1) atte
                     if (j * 8 + lane % 4 * 2 + i % 2 >= n) s[j][i] = -INFINITY;
         }
 
-        float base_2[2], tile_sum[2] = {0.0f, 0.0f};
+        float base_2[2], factor[2], tile_sum[2] = {0.0f, 0.0f};
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             float most = -INFINITY;
@@ -142,22 +148,23 @@ template <int D, bool MASKED> __global__ void __launch_bounds__(THREADS, 1) atte
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
             const float new_max = fmaxf(max[i], MASKED ? most : most * a.scale), base = base_of(new_max);
-            const float factor = exp2f((max[i] - base) * LOG2_E);
+            factor[i] = power_of_2((max[i] - base) * LOG2_E);
             max[i] = new_max;
             base_2[i] = base * LOG2_E;
-            sum[i] *= factor;
+            sum[i] *= factor[i];
+        }
+        if (__any_sync(0xffffffffu, factor[0] != 1.0f || factor[1] != 1.0f)) { /* a new maximum: rare after some tiles */
 #pragma unroll
-            for (int c = 0; c < D / 8; c++) {
-                out[c][2 * i] *= factor;
-                out[c][2 * i + 1] *= factor;
-            }
+            for (int c = 0; c < D / 8; c++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) out[c][i] *= factor[i / 2];
         }
         uint32_t p[KEY_TILE / 16][4];
 #pragma unroll
         for (int j = 0; j < KEY_TILE / 8; j++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                s[j][i] = exp2f(fmaf(s[j][i], MASKED ? LOG2_E : to_2, -base_2[i / 2]));
+                s[j][i] = power_of_2(fmaf(s[j][i], MASKED ? LOG2_E : to_2, -base_2[i / 2]));
                 tile_sum[i / 2] += s[j][i];
             }
             p[j / 2][j % 2 * 2] = pack_bf16(s[j][0], s[j][1]);
@@ -174,7 +181,7 @@ template <int D, bool MASKED> __global__ void __launch_bounds__(THREADS, 1) atte
 #pragma unroll
             for (int c = 0; c < D / 16; c++) {
                 uint32_t b[4];
-                load_matrices_transposed(b, shared_at(tv + piece_at<D>(j * 16 + lane % 16, c * 2 + lane / 16)));
+                load_matrices_transposed(b, piece_after(tv, c) + j * 16 * D * (int)sizeof(bf16));
                 mma_16_8_16(out[2 * c], p[j], b);
                 mma_16_8_16(out[2 * c + 1], p[j], b + 2);
             }
@@ -186,7 +193,7 @@ template <int D, bool MASKED> __global__ void __launch_bounds__(THREADS, 1) atte
     for (int i = 0; i < 2; i++) {
         if (!there[i]) continue;
         const int32_t query = query0 + warp * 16 + lane / 4 + i * 8;
-        if (!a.last) {
+        if (!MASKED && !a.last) {
             if (lane % 4 == 0) {
                 a.state_max[at[i]] = max[i];
                 a.state_sum[at[i]] = sum[i];

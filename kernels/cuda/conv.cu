@@ -33,6 +33,7 @@ __global__ void __launch_bounds__(THREADS, 4) pack_bf16_kernel(conv_args a, bf16
 {
     const int64_t step = (int64_t)gridDim.x * THREADS;
     const int32_t taps = a.kernel * a.kernel, n_out = pieces(a.c_out, COUT) * COUT;
+#pragma unroll 1
     for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step) {
         const int32_t c = (int32_t)(i % CHUNK_BF16), out = (int32_t)(i / CHUNK_BF16 % n_out);
         const int32_t tap = (int32_t)(i / CHUNK_BF16 / n_out % taps);
@@ -49,6 +50,7 @@ __global__ void __launch_bounds__(THREADS, 4) pack_f32_kernel(conv_args a, float
 {
     const int64_t step = (int64_t)gridDim.x * THREADS;
     const int32_t taps = a.kernel * a.kernel, n_out = pieces(a.c_out, COUT) * COUT;
+#pragma unroll 1
     for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step) {
         const int32_t out = (int32_t)(i % n_out), c = (int32_t)(i / n_out % CHUNK_F32);
         const int32_t tap = (int32_t)(i / n_out / CHUNK_F32 % taps);
@@ -81,22 +83,24 @@ template <class T> __device__ __forceinline__ float prepare(const conv_args &a, 
 
 /* ---- output */
 
+/* X: the activations' type. */
+template <class X> __device__ __forceinline__ float bias_of(const conv_args &a, int32_t out)
+{
+    return a.w.bias != NULL && out < a.c_out ? weight_at(a.w.bias, a.w.bias_type, sizeof(X) == 2, out) : 0.0f;
+}
+
 /* N neighbouring channels of one pixel; N = 2 only where c_out is even. */
-template <class Y, int N> __device__ __forceinline__ void finish(const conv_args &a, int64_t row, int64_t col, int32_t out,
-                                                                 const float product[N])
+template <class X, class Y, int N> __device__ __forceinline__ void finish(const conv_args &a, int64_t row, int64_t col,
+                                                                          int32_t out, const float product[N],
+                                                                          const float bias[N])
 {
     if (row >= a.height || col >= a.width || out >= a.c_out) return;
-    const bool bf16_type = a.type == DT_BF16, parity = a.parity && bf16_type;
+    const bool parity = a.parity && sizeof(X) == 2;
     const int64_t at = (row * a.width + col) * a.c_out + out;
     float y[N], residual[N] = {};
     if (a.residual != NULL) load<N>(residual, (const Y *)a.residual, at);
 #pragma unroll
-    for (int i = 0; i < N; i++) {
-        y[i] = round_if(parity, product[i]);
-        if (a.w.bias != NULL) y[i] += weight_at(a.w.bias, a.w.bias_type, bf16_type, out + i);
-        y[i] = round_if(parity, y[i]);
-        if (a.residual != NULL) y[i] += residual[i];
-    }
+    for (int i = 0; i < N; i++) y[i] = round_if(parity, round_if(parity, product[i]) + bias[i]) + residual[i];
     store<N>((Y *)a.y, at, y);
 }
 
@@ -216,16 +220,19 @@ template <class Y, bool WIDE> __global__ void __launch_bounds__(THREADS, 2)
         }
     }
 #pragma unroll
-    for (int m = 0; m < 2; m++)
+    for (int n = 0; n < 4; n++) {
+        const int channel = out + first_out + n * 8 + lane % 4 * 2;
+        const float bias[2] = {bias_of<bf16>(a, channel), bias_of<bf16>(a, channel + 1)};
 #pragma unroll
-        for (int n = 0; n < 4; n++)
+        for (int m = 0; m < 2; m++)
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const int64_t y = row + first_row + m, x = col + lane / 4 + i * 8;
-                const int channel = out + first_out + n * 8 + lane % 4 * 2;
-                if (a.c_out % 2 == 0) finish<Y, 2>(a, y, x, channel, sum[m][n] + 2 * i);
-                else finish<Y, 1>(a, y, x, channel, sum[m][n] + 2 * i), finish<Y, 1>(a, y, x, channel + 1, sum[m][n] + 2 * i + 1);
+                const float *two = sum[m][n] + 2 * i;
+                if (a.c_out % 2 == 0) finish<bf16, Y, 2>(a, y, x, channel, two, bias);
+                else finish<bf16, Y, 1>(a, y, x, channel, two, bias), finish<bf16, Y, 1>(a, y, x, channel + 1, two + 1, bias + 1);
             }
+    }
 }
 
 __global__ void __launch_bounds__(THREADS, 2) conv_f32_kernel(conv_args a, const float *weights, int32_t n_across)
@@ -240,11 +247,14 @@ __global__ void __launch_bounds__(THREADS, 2) conv_f32_kernel(conv_args a, const
     float sum[4][4] = {};
     for (int chunk = 0; chunk < n_chunks; chunk++) {
         const float *from = weights + (int64_t)chunk * taps * CHUNK_F32 * n_out + out;
-        for (int i = threadIdx.x; i < taps * CHUNK_F32 * COUT / 4; i += THREADS) {
+#pragma unroll 1
+        for (int tap = 0; tap < taps; tap++) { /* 16 bytes a thread */
+            const int i = tap * CHUNK_F32 * COUT / 4 + threadIdx.x;
             float v[4];
             load<4>(v, from, (int64_t)(i / (COUT / 4)) * n_out + i % (COUT / 4) * 4);
             store<4>(w, i * 4, v);
         }
+#pragma unroll 1
         for (int i = threadIdx.x; i < n_halo * CHUNK_F32; i += THREADS) {
             const int pixel = i / CHUNK_F32, c = i % CHUNK_F32, in = chunk * CHUNK_F32 + c;
             const float *at = pixel_at<float>(a, row + pixel / halo_w - reach, col + pixel % halo_w - reach);
@@ -268,9 +278,11 @@ __global__ void __launch_bounds__(THREADS, 2) conv_f32_kernel(conv_args a, const
         __syncthreads();
     }
 #pragma unroll
-    for (int p = 0; p < 4; p++)
+    for (int n = 0; n < 4; n++) {
+        const float bias = bias_of<float>(a, out + mine_out + n);
 #pragma unroll
-        for (int n = 0; n < 4; n++) finish<float, 1>(a, row + y, col + x + p, out + mine_out + n, sum[p] + n);
+        for (int p = 0; p < 4; p++) finish<float, float, 1>(a, row + y, col + x + p, out + mine_out + n, sum[p] + n, &bias);
+    }
 }
 
 /* ---- launch */

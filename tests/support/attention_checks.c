@@ -222,7 +222,9 @@ static void blocks_chain_to_the_same_bits(void **state)
     const subject *s = *state;
     static const shape shapes[] = {{29, 300, 77, 2, 64, 3, false, false}, {50, 300, 77, 1, 136, 0, false, false},
                                    {140, 300, 77, 1, 64, 8, false, false}, {40, 300, 77, 2, 128, 8, false, false},
-                                   {70, 300, 77, 1, 512, 8, false, false}};
+                                   {70, 300, 77, 1, 512, 8, false, false}, {9, 300, 77, 1, 104, 3, false, false},
+                                   {9, 300, 77, 1, 136, 3, false, false}, {9, 300, 77, 1, 104, 8, false, false},
+                                   {9, 300, 77, 1, 56, 8, false, false}};
     static const struct {
         int     n;
         int32_t ends[5];
@@ -314,7 +316,10 @@ static void left_out_channels_are_zeros(void **state)
 {
     const subject *s = *state;
     static const shape shapes[] = {{59, 200, 77, 2, 64, 3, false, false}, {59, 200, 77, 1, 128, 8, false, false},
-                                   {59, 200, 77, 1, 512, 8, false, false}};
+                                   {59, 200, 77, 1, 512, 8, false, false}, {59, 59, 0, 1, 64, 8, false, true},
+                                   {59, 200, 0, 1, 128, 8, true, false}, {9, 70, 0, 1, 104, 8, true, false},
+                                   {59, 200, 77, 1, 64, 8, false, false}, {9, 200, 77, 1, 104, 3, false, false},
+                                   {9, 200, 77, 1, 264, 3, false, false}, {9, 70, 0, 1, 56, 8, true, false}};
     static const int32_t ends[] = {77, 141, 200};
     float keep[512];
     for (int32_t c = 0; c < 512; c++) keep[c] = c % 64 == 3 || (c % 64 >= 20 && c % 64 < 51) ? 0.0f : 1.0f;
@@ -322,7 +327,7 @@ static void left_out_channels_are_zeros(void **state)
         problem p, zeros;
         problem_open(&p, &shapes[i], s->type);
         problem_open(&zeros, &shapes[i], s->type);
-        for (int64_t row = 0; row < 59; row++)
+        for (int64_t row = 0; row < p.a.n_q; row++)
             for (int64_t c = 0; c < zeros.width; c++)
                 if (keep[c % p.a.head_dim] == 0.0f) put(zeros.q, row * zeros.a.ldq + c, s->type, 0.0f);
         attend(s, 1, &zeros.a);
@@ -331,7 +336,7 @@ static void left_out_channels_are_zeros(void **state)
         p.a.q_keep = keep;
         attend(s, 1, &p.a);
         assert_memory_equal(p.out, zeros.out, p.out_bytes);
-        attend_chained(s, &p, ends, 3);
+        if (!shapes[i].bias && !shapes[i].causal) attend_chained(s, &p, ends, 3);
         assert_memory_equal(p.out, zeros.out, p.out_bytes);
         problem_close(&zeros);
         problem_close(&p);
