@@ -1,6 +1,6 @@
 /* Many GPUs render one picture: virtual ones (tests/vgpu), with NCCL between them. The picture has the same bits on any number of
  * them, in every grid, and when transfers are staged in host memory; devices that cannot work together are refused by name; a
- * rank that dies ends all. */
+ * rank that dies, or a transfer that fails, ends all. */
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -315,6 +315,37 @@ static void a_rank_that_dies_or_stops_ends_all(void **state)
     }
 }
 
+/* A transfer that fails on one rank's GPU, without a call of that rank failing: the others wait for it on theirs. It is looked
+ * for beside the work, the rank says where it is, and all end, long before the watchdog would speak or with none at all. */
+static void an_asynchronous_error_ends_all(void **state)
+{
+    static const struct {
+        char        model;
+        int         rank, launch;
+        const char *parallel, *watchdog;
+    } cases[] = {{'a', 1, 0, "{}", "100"}, {'a', 2, 7, "{}", "0"}, {'c', 0, 3, "{ulysses: 3}", "100"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        program_run run;
+        char        order[32], environment[2 * TEMPDIR_PATH], arguments[128], who[32];
+        if (!program_full() && i != program_draw(900, 3)) continue;
+        snprintf(order, sizeof(order), "VGPU_NCCL_FAIL=%d:%d", cases[i].rank, cases[i].launch);
+        snprintf(who, sizeof(who), "dype-dist: rank %d (", cases[i].rank);
+        snprintf(arguments, sizeof(arguments), "job.yaml --overwrite --backend cuda --threads 1 --watchdog %s", cases[i].watchdog);
+        write_job(&(variant){.model = cases[i].model, .precision = "fp32", .parallel = cases[i].parallel});
+        environment_of(&(variant){.n_gpus = 3, .environment = order}, environment, sizeof(environment));
+        const double began = processes_now();
+        program_start(&run, dir, environment, 3, 90, arguments);
+        const char *says = strstr(run.output, who);
+        if (run.exit_code != ST_COMM || says == NULL || strstr(says, "NCCL: transfers between GPUs: unhandled system error") == NULL ||
+            strstr(run.output, "fails: VGPU_NCCL_FAIL)") == NULL || strstr(run.output, "phase ") == NULL ||
+            strstr(run.output, "watchdog: ") != NULL)
+            fail_msg("%s: exit code %d after %.1f s\n%s", order, run.exit_code, processes_now() - began, run.output);
+        assert_int_equal(processes_left(DYPE_BINARY, dir, 1), 0);
+        program_run_free(&run);
+    }
+}
+
 /* ---- the demo job */
 
 /* dB between two pictures of 8-bit RGB. */
@@ -384,6 +415,7 @@ int main(void)
         cmocka_unit_test(the_classic_ring_stays_close),
         cmocka_unit_test(devices_that_cannot_work_together_are_refused),
         cmocka_unit_test(a_rank_that_dies_or_stops_ends_all),
+        cmocka_unit_test(an_asynchronous_error_ends_all),
         cmocka_unit_test(the_demo_job_shows_the_same_picture),
     };
     return cmocka_run_group_tests(tests, open_folder, close_folder);
