@@ -74,6 +74,11 @@ void device_forget(device *dev)
     dev->impl->forget(dev);
 }
 
+void device_drop(device *dev, const void *host, size_t bytes)
+{
+    if (host != NULL) dev->impl->drop(dev, host, bytes);
+}
+
 status stream_open(stream **out, device *dev)
 {
     return dev->impl->open_stream(out, dev);

@@ -186,6 +186,11 @@ static void host_forget(device *dev)
     (void)dev;
 }
 
+static void host_drop(device *dev, const void *host, size_t bytes)
+{
+    (void)dev, (void)host, (void)bytes;
+}
+
 static size_t host_memory_free(device *dev)
 {
     (void)dev;
@@ -486,6 +491,7 @@ static const device_impl host_impl = {
     .alloc = host_alloc,
     .free = host_free,
     .forget = host_forget,
+    .drop = host_drop,
     .memory_free = host_memory_free,
     .open_stream = host_open_stream,
     .close_stream = host_close_stream,

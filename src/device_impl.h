@@ -12,6 +12,7 @@ typedef struct device_impl {
     status (*alloc)(device *dev, size_t bytes, const char *what, void **out);
     void (*free)(device *dev, void *ptr);        /* ptr is not NULL */
     void (*forget)(device *dev);
+    void (*drop)(device *dev, const void *host, size_t bytes); /* host is not NULL */
     size_t (*memory_free)(device *dev);
     status (*open_stream)(stream **out, device *dev);
     void (*close_stream)(stream *s);

@@ -347,6 +347,25 @@ fail:
     return stream_settle(f->opts.compute, st);
 }
 
+static void drop_linear(flux_transformer *f, const linear *l)
+{
+    device_drop(f->opts.dev, l->w.data, weight_bytes(&l->w));
+    device_drop(f->opts.dev, l->b.data, weight_bytes(&l->b));
+}
+
+/* These weights are not needed again before the next picture (design D5). */
+static void drop_modulation(flux_transformer *f)
+{
+    const flux_global_weights *w = &f->weights->global;
+    const flux_mlp_weights    *mlps[] = {&w->time, &w->guidance, &w->pooled};
+    for (int unit = comm_rank(f->comm); unit < n_units(&f->config); unit += comm_size(f->comm))
+        drop_linear(f, unit_linear(f, unit));
+    for (size_t i = 0; i < sizeof(mlps) / sizeof(mlps[0]); i++) {
+        drop_linear(f, &mlps[i]->in);
+        drop_linear(f, &mlps[i]->out);
+    }
+}
+
 static status compute_modulation(flux_transformer *f)
 {
     status             st = ST_OK;
@@ -356,6 +375,7 @@ static status compute_modulation(flux_transformer *f)
     TRY(comm_agree(f->comm, st));
     TRY(comm_bcast(f->comm, 0, m.host, (size_t)f->seq.n_steps * (size_t)f->d * f->element));
     TRY(comm_agree(f->comm, compute_units(f, &m)));
+    drop_modulation(f);
     TRY(comm_agree(f->comm, spread_units(f, &m)));
 fail:
     arena_free(&m.memory);

@@ -269,9 +269,13 @@ static status open_machine(program *p, int n_ranks)
     const job_picture *picture = &p->job->pictures[0];
     const int32_t      rows = picture->width / 16 * (picture->height / 16) / n_ranks;
     const machine_load load = {.n_threads = p->n_threads, .core_share = core_share(p)};
-    if (p->options.plan_for != NULL) return comm_agree(p->comm, machine_named(&p->machine, p->options.plan_for));
-    if (!p->options.plan && !worth_measuring(p)) return ST_OK;
-    return machine_measure(&p->machine, p->comm, p->dev, p->model, p->job->precision, rows, rows, &load, budget_s);
+    const int64_t      limit = (int64_t)p->options.memory_limit;
+    status             st = ST_OK;
+    if (p->options.plan_for != NULL) st = comm_agree(p->comm, machine_named(&p->machine, p->options.plan_for));
+    else if (p->options.plan || worth_measuring(p))
+        st = machine_measure(&p->machine, p->comm, p->dev, p->model, p->job->precision, rows, rows, &load, budget_s);
+    if (p->machine.own_memory && limit > 0 && limit < p->machine.memory_bytes) p->machine.memory_bytes = limit;
+    return st;
 }
 
 /* The plan of one picture: told, and whether it fits. */

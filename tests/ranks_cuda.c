@@ -218,6 +218,76 @@ static void the_classic_ring_stays_close(void **state)
     assert_true(worst > 0 && worst <= 1e-4); /* it is another schedule */
 }
 
+/* ---- cards that are too small */
+
+typedef struct passage {
+    char         latents[65], pixels[65];
+    json_int_t   loaded[2], peak[2]; /* of ranks */
+    json_int_t   weights[2], buffers[2]; /* as planned: of the step loop */
+} passage;
+
+static json_int_t sum_of(json_t *parts)
+{
+    json_int_t  sum = 0;
+    const char *name;
+    json_t     *bytes;
+    json_object_foreach(parts, name, bytes) sum += json_integer_value(bytes);
+    return sum;
+}
+
+/* The demo model on two GPUs, of which each rank may use so much; NULL: all. */
+static passage pass_through(const char *limit, int n_steps)
+{
+    passage     p = {.loaded = {0}};
+    char        text[1024], environment[2 * TEMPDIR_PATH], arguments[256];
+    program_run run;
+    snprintf(text, sizeof(text), "model: '" PROJECT_DIR "/models/demo'\noutput: '{name}.png'\nprecision: bf16\n"
+             "defaults: {steps: %d, seed: 3, max_sequence_length: 64}\npictures:\n"
+             "  - {name: small, prompt: 'a hill', width: 144, height: 144}\n", n_steps);
+    assert_int_equal(tempdir_write(in_dir("small.yaml"), text), ST_OK);
+    remove(in_dir("small.json"));
+    environment_of(&(variant){.n_gpus = 2}, environment, sizeof(environment));
+    snprintf(arguments, sizeof(arguments), "small.yaml --overwrite --log-json small.json --backend cuda --threads 1%s%s",
+             limit != NULL ? " --memory-limit " : "", limit != NULL ? limit : "");
+    program_start(&run, dir, environment, 2, LIMIT_S, arguments);
+    if (run.exit_code != 0) fail_msg("%s: exit code %d\n%s", arguments, run.exit_code, run.output);
+    program_run_free(&run);
+    json_t *pictures = program_events(in_dir("small.json"), "picture"), *plans = program_events(in_dir("small.json"), "plan");
+    snprintf(p.latents, sizeof(p.latents), "%s", text_of(pictures, 0, "latents_sha256"));
+    snprintf(p.pixels, sizeof(p.pixels), "%s", text_of(pictures, 0, "pixels_sha256"));
+    for (size_t r = 0; r < 2; r++) {
+        const json_t *done = json_array_get(json_object_get(json_array_get(pictures, 0), "ranks"), r);
+        const json_t *planned = json_array_get(json_object_get(json_array_get(plans, 0), "ranks"), r);
+        p.loaded[r] = json_integer_value(json_object_get(done, "weight_bytes"));
+        p.peak[r] = json_integer_value(json_object_get(done, "device_peak_bytes"));
+        p.weights[r] = json_integer_value(json_object_get(planned, "mapped_bytes"));
+        p.buffers[r] = sum_of(json_object_get(planned, "step_loop"));
+        assert_true(p.weights[r] > 0 && p.buffers[r] > 0);
+    }
+    json_decref(pictures);
+    json_decref(plans);
+    return p;
+}
+
+/* 4 MiB where a rank's weights and buffers are 7 and 5: the weights that find no room pass through in each step, as many bytes
+ * as the planner says, to a weight (5 x 192 x 192 x 2 B the largest), and the picture has the same bits. Its ring holds two of
+ * the largest, which is more than an eighth of this card. */
+static void weights_that_pass_through_give_the_same_bits(void **state)
+{
+    enum { LIMIT = 4 << 20, LARGEST = 5 * 192 * 192 * 2 };
+    (void)state;
+    const passage whole = pass_through(NULL, 4), three = pass_through("4M", 3), four = pass_through("4M", 4);
+    assert_string_equal(four.latents, whole.latents);
+    assert_string_equal(four.pixels, whole.pixels);
+    for (int r = 0; r < 2; r++) {
+        const json_int_t room = LIMIT - LIMIT / 16 - four.buffers[r], want = four.weights[r] - (room - 2 * LARGEST);
+        const json_int_t got = four.loaded[r] - three.loaded[r];
+        if (want <= LARGEST || got < want - LARGEST || got > want + LARGEST)
+            fail_msg("rank %d: %lld bytes in a step, planned %lld", r, got, want);
+        assert_true(four.peak[r] <= LIMIT && whole.peak[r] > LIMIT && whole.loaded[r] < four.loaded[r]);
+    }
+}
+
 /* ---- devices that cannot work together */
 
 static void expect_refusal(const char *command, const char *environment, int n_ranks, int exit_code, const char *says)
@@ -413,6 +483,7 @@ int main(void)
         cmocka_unit_test(every_grid_gives_the_same_bits),
         cmocka_unit_test(staged_transfers_give_the_same_bits),
         cmocka_unit_test(the_classic_ring_stays_close),
+        cmocka_unit_test(weights_that_pass_through_give_the_same_bits),
         cmocka_unit_test(devices_that_cannot_work_together_are_refused),
         cmocka_unit_test(a_rank_that_dies_or_stops_ends_all),
         cmocka_unit_test(an_asynchronous_error_ends_all),

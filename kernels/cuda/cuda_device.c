@@ -51,6 +51,7 @@ static void count_bytes(cuda_device *dev, size_t bytes, bool taken)
     pthread_mutex_lock(&dev->lock);
     if (taken) dev->base.used_bytes += bytes;
     else dev->base.used_bytes -= bytes;
+    dev->n_changes++;
     if (dev->base.used_bytes > dev->base.peak_bytes) dev->base.peak_bytes = dev->base.used_bytes;
     pthread_mutex_unlock(&dev->lock);
 }
@@ -175,6 +176,11 @@ static void cuda_forget(device *dev)
     if (cuda_use(dev) == ST_OK) weight_cache_forget(cuda_of(dev)->weights);
 }
 
+static void cuda_drop(device *dev, const void *host, size_t bytes)
+{
+    if (cuda_use(dev) == ST_OK) weight_cache_drop(cuda_of(dev)->weights, host, bytes);
+}
+
 static size_t cuda_memory_free(device *dev)
 {
     size_t free_bytes = 0, total = 0;
@@ -198,6 +204,7 @@ static const device_impl cuda_impl = {
     .alloc = cuda_alloc,
     .free = cuda_free,
     .forget = cuda_forget,
+    .drop = cuda_drop,
     .memory_free = cuda_memory_free,
     .open_stream = cuda_stream_open,
     .close_stream = cuda_stream_close,

@@ -26,6 +26,7 @@ typedef struct cuda_device {
     weight_cache   *weights;
     pthread_mutex_t lock; /* of counts, bytes and allocations */
     struct allocation *allocations; /* what device_alloc gave: cudaFree does not tell sizes */
+    _Atomic uint64_t n_changes; /* of our memory on the GPU */
 } cuda_device;
 
 typedef struct cuda_stream cuda_stream;
@@ -82,6 +83,7 @@ status weight_cache_return(weight_cache *c, cuda_stream *s, const void *ptr);
 /* Frees weights that nobody has borrowed, the longest unused first, until `bytes` are free. Whether any was. */
 bool weight_cache_evict(weight_cache *c, size_t bytes);
 void weight_cache_forget(weight_cache *c);
+void weight_cache_drop(weight_cache *c, const void *host, size_t bytes);
 
 /* cuda_stream.c */
 status cuda_stream_open(stream **out, device *dev);
