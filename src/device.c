@@ -101,6 +101,16 @@ status stream_return(stream *s, const void *ptr)
     return ptr == NULL ? ST_OK : s->dev->impl->take_back(s, ptr);
 }
 
+status stream_place(stream *s, const void *host, size_t bytes, void **out, bool *filled)
+{
+    return s->dev->impl->place(s, host, bytes, out, filled);
+}
+
+status stream_filled(stream *s, const void *ptr)
+{
+    return s->dev->impl->filled(s, ptr);
+}
+
 status stream_copy_in(stream *s, void *dst, const void *host, size_t bytes)
 {
     return bytes == 0 ? ST_OK : s->dev->impl->copy_in(s, dst, host, bytes);

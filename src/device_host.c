@@ -181,6 +181,20 @@ static void keep_returned(host_device *dev, void *ptr)
 }
 
 /* Lent memory is the host's own, or a copy that goes with its return. */
+static status host_place(stream *s, const void *host, size_t bytes, void **out, bool *filled)
+{
+    (void)s, (void)host, (void)bytes;
+    *out = NULL;
+    *filled = false;
+    return ST_OK;
+}
+
+static status host_filled(stream *s, const void *ptr)
+{
+    (void)s;
+    return err_set(ST_DEVICE, "%p was filled, but it is no place of a weight", ptr);
+}
+
 static void host_forget(device *dev)
 {
     (void)dev;
@@ -497,6 +511,8 @@ static const device_impl host_impl = {
     .close_stream = host_close_stream,
     .lend = host_lend,
     .take_back = host_take_back,
+    .place = host_place,
+    .filled = host_filled,
     .copy_in = host_copy,
     .copy_out = host_copy,
     .copy = host_copy,

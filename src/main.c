@@ -486,7 +486,7 @@ static status open_renderer(program *p, report *r)
 {
     return comm_agree(p->comm, renderer_open(&p->renderer, &(renderer_opts){
         .job = p->job, .model = p->model, .model_sha256 = p->digest.whole, .encoders_sha256 = p->digest.encoders,
-        .cache_dir = p->cache_dir, .grid = &p->grid, .dev = p->dev, .report = r, .dump = p->dump,
+        .cache_dir = p->cache_dir, .grid = &p->grid, .dev = p->dev, .machine = &p->machine, .report = r, .dump = p->dump,
         .overwrite = p->options.overwrite, .refused = (const char *const *)p->refused,
         .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0,
         .reverse_order = getenv("DYPE_TEST_REVERSE_BLOCKS") != NULL}));

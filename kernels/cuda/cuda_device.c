@@ -171,6 +171,18 @@ static status cuda_take_back(stream *s, const void *ptr)
     return st != ST_OK ? st : weight_cache_return(cuda_of(s->dev)->weights, (cuda_stream *)s, ptr);
 }
 
+static status cuda_place(stream *s, const void *host, size_t bytes, void **out, bool *filled)
+{
+    status st = cuda_use(s->dev);
+    return st != ST_OK ? st : weight_cache_place(cuda_of(s->dev)->weights, host, bytes, out, filled);
+}
+
+static status cuda_filled(stream *s, const void *ptr)
+{
+    status st = cuda_use(s->dev);
+    return st != ST_OK ? st : weight_cache_filled(cuda_of(s->dev)->weights, (cuda_stream *)s, ptr);
+}
+
 static void cuda_forget(device *dev)
 {
     if (cuda_use(dev) == ST_OK) weight_cache_forget(cuda_of(dev)->weights);
@@ -210,6 +222,8 @@ static const device_impl cuda_impl = {
     .close_stream = cuda_stream_close,
     .lend = cuda_lend,
     .take_back = cuda_take_back,
+    .place = cuda_place,
+    .filled = cuda_filled,
     .copy_in = cuda_stream_copy_in,
     .copy_out = cuda_stream_copy_out,
     .copy = cuda_stream_copy,

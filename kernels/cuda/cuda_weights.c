@@ -481,6 +481,40 @@ status weight_cache_lend(weight_cache *c, cuda_stream *s, const void *host, size
     return st;
 }
 
+status weight_cache_place(weight_cache *c, const void *host, size_t bytes, void **out, bool *filled)
+{
+    status  st = ST_OK;
+    cached *w = NULL;
+    *out = NULL;
+    *filled = false;
+    pthread_mutex_lock(&c->lock);
+    TRY(find(c, host, bytes, &w));
+    if (w->on_card.ptr == NULL && !settle(c, w)) goto fail;
+    TRY(note_lent(c, w->on_card.ptr, host, bytes));
+    w->last_use = ++c->n_lends;
+    w->on_card.n_lent++;
+    *filled = w->on_card.filled;
+    *out = w->on_card.ptr;
+fail:
+    pthread_mutex_unlock(&c->lock);
+    return st;
+}
+
+status weight_cache_filled(weight_cache *c, cuda_stream *s, const void *ptr)
+{
+    status st = ST_OK;
+    block *b = NULL;
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; i < c->n_lent && b == NULL; i++)
+        if (c->lent[i].ptr == ptr && c->lent[i].host != NULL)
+            b = &c->table[place_of(c, c->lent[i].host, c->lent[i].bytes)].on_card;
+    if (b == NULL) st = err_set(ST_DEVICE, "weights: %p was filled, but not lent", ptr);
+    else st = cuda_status(cudaEventRecord(b->ready, s->queue.stream), "weights from other ranks");
+    if (st == ST_OK) b->filled = true;
+    pthread_mutex_unlock(&c->lock);
+    return st;
+}
+
 /* The block lent at ptr, which is no longer noted; NULL when there is none. */
 static block *take_lent(weight_cache *c, const void *ptr)
 {
