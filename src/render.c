@@ -38,6 +38,16 @@ fail:
     return st;
 }
 
+static status choose_loading(renderer *r)
+{
+    const char *why = NULL;
+    status      st = weight_parts_wanted(r->comm, r->opts.dev, r->opts.machine, &r->load_parts, &why);
+    if (st == ST_OK && comm_size(r->comm) > 1 && device_kind_of(r->opts.dev) == DEVICE_CUDA)
+        report_line(r->opts.report, "weights: each rank reads %s (%s)",
+                    r->load_parts ? "a part of what all need" : "what it needs", why);
+    return st;
+}
+
 status renderer_open(renderer **out, const renderer_opts *opts)
 {
     status    st = ST_OK;
@@ -63,6 +73,7 @@ status renderer_open(renderer **out, const renderer_opts *opts)
             .device = device_name(opts->dev), .report = opts->report}));
 fail:
     st = comm_agree(opts->grid->replica, st);
+    if (st == ST_OK) st = choose_loading(r);
     if (st != ST_OK) {
         renderer_close(r);
         return st;
@@ -163,6 +174,7 @@ status render_begin(renderer *r, picture *x)
     report_phase(r->opts.report, p->id, "start");
     dump_picture(r->opts.dump, p->id);
     x->computed = device_count(r->opts.dev).flops;
+    x->loaded = device_count(r->opts.dev).weight_bytes;
     TRY(count_text_rows(r, x));
     st = geometry_make(&x->geometry, p->width, p->height, m->vae.scale);
     if (st == ST_OK && p->wrap != WRAP_NONE && p->parity_diffusers)
@@ -294,6 +306,21 @@ fail:
     return agree(r, st);
 }
 
+/* What more than one rank needs, when that is faster than if each reads it itself. */
+static status load_weights(renderer *r, const picture *x)
+{
+    status               st = ST_OK;
+    weight_parts_figures f = {0};
+    if (!r->load_parts) return ST_OK;
+    report_phase(r->opts.report, x->job->id, "weights");
+    TRY(flux_transformer_load(r->transformer, &f));
+    if (f.bytes > 0)
+        report_line(r->opts.report, "%s: %.2f GB of weights went to all of %d ranks in %.1f s, %.2f GB of them from here",
+                    x->job->id, (double)f.bytes / 1e9, comm_size(r->comm), f.seconds, (double)f.own_bytes / 1e9);
+fail:
+    return st;
+}
+
 status render_prepare(renderer *r, picture *x)
 {
     status st = ST_OK;
@@ -305,7 +332,8 @@ status render_prepare(renderer *r, picture *x)
     const size_t n = (size_t)flux_transformer_rows(r->transformer).n_image * (size_t)r->opts.model->flux.in_channels;
     arena_plan(&x->memory, &x->latents, n * sizeof(float), "latents");
     arena_plan(&x->memory, &x->velocity, n * dtype_bytes(type_of(r)), "velocity");
-    st = agree(r, arena_take(&x->memory, r->opts.dev, "latents"));
+    TRY(agree(r, arena_take(&x->memory, r->opts.dev, "latents")));
+    TRY(load_weights(r, x));
 fail:
     return st;
 }

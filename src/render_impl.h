@@ -26,6 +26,7 @@ struct renderer {
     embedding_cache  *embeddings; /* rank 0; NULL: none */
     prompt_rows       prompt; /* rank 0: of the last picture, for others with the same prompt */
     char              prompt_key[SHA256_HEX];
+    bool              load_parts; /* each rank reads its part of the weights that all need */
     preview_map       preview_map;
     bool              has_preview_map;
 };
@@ -55,6 +56,7 @@ typedef struct picture {
     char               latents_sha256[SHA256_HEX], pixels_sha256[SHA256_HEX];
     int64_t            exchanged; /* bytes that this rank sent in the step loop; during it: before it */
     double             computed;  /* floating-point operations before it */
+    int64_t            loaded;    /* bytes of weights copied to a GPU before it */
     double             loop_s, loop_cpu_s; /* of the step loop: wall clock, and processor seconds of this rank */
     double             started;
 } picture;

@@ -122,6 +122,7 @@ typedef struct rank_figures {
     int64_t peak_bytes;
     double  flops;
     double  loop_s, loop_cpu_s;
+    int64_t weight_bytes;
 } rank_figures;
 
 status render_finish(renderer *r, picture *x)
@@ -131,7 +132,7 @@ status render_finish(renderer *r, picture *x)
     const row_range rows = geometry_split(x->n_text, x->geometry.n_image, n_ranks, comm_rank(r->comm));
     rank_figures    mine = {rows.count, rows.n_text, x->exchanged,
                             (int64_t)device_peak_bytes(r->opts.dev), device_count(r->opts.dev).flops - x->computed,
-                            x->loop_s, x->loop_cpu_s};
+                            x->loop_s, x->loop_cpu_s, device_count(r->opts.dev).weight_bytes - x->loaded};
     rank_figures   *all = calloc((size_t)n_ranks, sizeof(*all));
     size_t         *bytes = calloc((size_t)n_ranks, sizeof(*bytes));
     TRY(agree(r, all != NULL && bytes != NULL ? ST_OK : err_set(ST_NO_MEMORY, "figures of %d ranks", n_ranks)));
@@ -141,11 +142,12 @@ status render_finish(renderer *r, picture *x)
     if (x->job->preview_every > 0) preview_remove(x->job->output);
     json_t *ranks = json_array();
     for (int rank = 0; rank < n_ranks; rank++)
-        json_array_append_new(ranks, json_pack("{s:i, s:i, s:I, s:I, s:I, s:f, s:f}", "rows", all[rank].n_rows, "text_rows",
+        json_array_append_new(ranks, json_pack("{s:i, s:i, s:I, s:I, s:I, s:f, s:f, s:I}", "rows", all[rank].n_rows, "text_rows",
                                                all[rank].n_text, "exchange_bytes", (json_int_t)all[rank].exchange_bytes,
                                                "device_peak_bytes", (json_int_t)all[rank].peak_bytes, "flops",
                                                (json_int_t)all[rank].flops, "step_loop_s", all[rank].loop_s,
-                                               "step_loop_cpu_s", all[rank].loop_cpu_s));
+                                               "step_loop_cpu_s", all[rank].loop_cpu_s, "weight_bytes",
+                                               (json_int_t)all[rank].weight_bytes));
     double took = report_now() - x->started;
     report_event(r->opts.report, "picture", json_pack(
         "{s:s, s:s, s:o, s:i, s:i, s:s, s:s, s:s, s:i, s:f, s:o}", "picture", x->job->id, "state", "done", "path",
