@@ -23,7 +23,7 @@ typedef struct cuda_queue {
     cuda_products *products; /* of the device; borrowed */
     void          *scratch;
     size_t         scratch_bytes;
-    int            ordinal, n_multiprocessors;
+    int            ordinal, n_multiprocessors, most_shared_bytes; /* of a block */
 } cuda_queue;
 
 /* At least so many bytes of device memory, 256-byte aligned, for the work put on the queue by the caller; lent until

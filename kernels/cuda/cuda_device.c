@@ -246,6 +246,7 @@ static status name_device(cuda_device *dev)
     struct cudaDeviceProp properties;
     TRY(cuda_status(cudaGetDeviceProperties(&properties, dev->ordinal), "GPU properties"));
     dev->n_multiprocessors = properties.multiProcessorCount;
+    dev->most_shared_bytes = (int)properties.sharedMemPerBlockOptin;
     snprintf(dev->base.name, sizeof(dev->base.name), "cuda (%.80s, %d.%d)", properties.name, properties.major,
              properties.minor);
 fail:

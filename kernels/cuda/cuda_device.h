@@ -21,7 +21,7 @@ typedef struct weight_cache weight_cache; /* cuda_weights.c */
 
 typedef struct cuda_device {
     device          base;
-    int             ordinal, n_multiprocessors;
+    int             ordinal, n_multiprocessors, most_shared_bytes; /* of a block */
     cuda_products  *products;
     weight_cache   *weights;
     pthread_mutex_t lock; /* of counts, bytes and allocations */
