@@ -430,11 +430,20 @@ static void weights_stay_on_the_card_while_there_is_room(void **state)
     assert_int_equal(loaded, (6 + 2 * 4) * (int64_t)N * (int64_t)sizeof(float));
     assert_true(device_peak_bytes(dev) <= opts.limit_bytes);
 
-    weights[0] = 7.0f; /* another file at the same address */
+    for (int i = 0; i < N_WEIGHTS; i++) weights[(size_t)i * N] = 7.0f + (float)i; /* other files at the same addresses */
     device_forget(dev);
-    (void)lend_and_check(s, scratch, weights, N);
+    for (int i = 0; i < N_WEIGHTS; i++) (void)lend_and_check(s, scratch, weights + (size_t)i * N, N);
 
-    void *arena = NULL; /* pushes out what is not lent */
+    void       *arena = NULL; /* pushes out what is not lent, and nothing else */
+    const void *lent = NULL;
+    float       back = 0.0f;
+    assert_int_equal(stream_lend(s, weights + N, N * sizeof(float), &lent), ST_OK);
+    assert_int_equal(device_alloc(dev, 4 * (size_t)N * sizeof(float), "arena", &arena), ST_NO_MEMORY);
+    assert_int_equal(stream_add(s, &(add_args){.a = lent, .b = lent, .y = scratch, .n = N, .type = DT_F32}), ST_OK);
+    assert_int_equal(stream_copy_out(s, &back, scratch, sizeof(float)), ST_OK);
+    assert_int_equal(stream_return(s, lent), ST_OK);
+    if (stream_sync(s) != ST_OK) fail_msg("%s", err_text());
+    assert_true(back == 2.0f * weights[N]);
     assert_int_equal(device_alloc(dev, 4 * (size_t)N * sizeof(float), "arena", &arena), ST_OK);
     assert_int_equal(stream_return(s, scratch), ST_DEVICE);
     assert_non_null(strstr(err_text(), "not lent"));
@@ -524,6 +533,38 @@ static void weights_that_pass_are_uploaded_ahead_of_the_work(void **state)
     device_free(dev, other);
     device_free(dev, scratch);
     stream_close(t);
+    stream_close(s);
+    device_close(dev);
+    free(weights);
+}
+
+/* The same walk with nobody waiting: an upload runs ahead of the work put before it, but never over a block that this work
+ * still reads. Of each weight the first elements count, which are uploaded first. */
+static void weights_pass_through_under_the_work_before(void **state)
+{
+    (void)state;
+    enum { N = 3 << 20, N_WEIGHTS = 6, ROUNDS = 2, PART = 1024 };
+    device     *dev = NULL;
+    device_opts opts = DEVICE_OPTS_INIT;
+    float      *weights = malloc((size_t)N * N_WEIGHTS * sizeof(float)), *sums = NULL, back[ROUNDS * N_WEIGHTS][PART];
+    assert_non_null(weights);
+    for (int i = 0; i < N * N_WEIGHTS; i++) weights[i] = (float)(i % 100003);
+    opts.kind = DEVICE_CUDA;
+    opts.limit_bytes = (size_t)N * sizeof(float) * 9 / 2;
+    assert_int_equal(device_open(&dev, &opts), ST_OK);
+    stream *s = open_stream(dev);
+    assert_int_equal(device_alloc(dev, sizeof(back), "sums", (void **)&sums), ST_OK);
+    for (int i = 0; i < ROUNDS * N_WEIGHTS; i++) {
+        const void *lent = NULL;
+        assert_int_equal(stream_lend(s, weights + (size_t)(i % N_WEIGHTS) * N, N * sizeof(float), &lent), ST_OK);
+        assert_int_equal(stream_add(s, &(add_args){.a = lent, .b = lent, .y = sums + i * PART, .n = PART, .type = DT_F32}), ST_OK);
+        assert_int_equal(stream_return(s, lent), ST_OK);
+    }
+    assert_int_equal(stream_copy_out(s, back, sums, sizeof(back)), ST_OK);
+    if (stream_sync(s) != ST_OK) fail_msg("%s", err_text());
+    for (int i = 0; i < ROUNDS * N_WEIGHTS; i++)
+        for (int j = 0; j < PART; j++) assert_true(back[i][j] == 2.0f * weights[(size_t)(i % N_WEIGHTS) * N + (size_t)j]);
+    device_free(dev, sums);
     stream_close(s);
     device_close(dev);
     free(weights);
@@ -620,6 +661,7 @@ static int run_on_gpu(void)
         cmocka_unit_test(weights_stay_on_the_card_while_there_is_room),
         cmocka_unit_test(weights_that_pass_are_uploaded_ahead_of_the_work),
         cmocka_unit_test(what_is_dropped_leaves_the_card),
+        cmocka_unit_test(weights_pass_through_under_the_work_before),
         cmocka_unit_test(a_gpu_has_a_name_and_an_identity),
         cmocka_unit_test(the_self_check_finds_rows_equal),
     };

@@ -44,6 +44,8 @@ static const linear_case linear_cases[] = {
     {9, 0, 50, 140, 0, DT_F32, DT_F32, DT_F32, DT_F32, ACT_GELU, false, false},
     {9, 0, 50, 140, 0, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_GELU, false, true},
     {3, 0, 4096, 40, 0, DT_F32, DT_F32, DT_F32, DT_OTHER, ACT_NONE, false, false},
+    /* products of more than 24 MiB in fp32, which a GPU finishes in runs of rows */
+    {70, 0, 8, 98304, 0, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_SILU, false, false},
 };
 
 static void linear_is_right(void **state)
@@ -207,7 +209,7 @@ static void conv_forms_are_right(void **state)
 
 static const struct {
     int32_t n_rows, width, gap;
-} row_cases[] = {{1, 1, 0}, {3, 7, 2}, {5, 64, 0}, {4, 192, 8}, {2, 257, 1}, {3, 3072, 0},
+} row_cases[] = {{1, 1, 0}, {3, 7, 2}, {5, 64, 0}, {3, 64, 3}, {4, 192, 8}, {2, 257, 1}, {3, 3072, 0},
                {2, 3073, 0}, {1, 12296, 0}}; /* several rounds of a GPU's block, by elements and by vectors */
 
 static const dtype types[] = {DT_F32, DT_BF16};

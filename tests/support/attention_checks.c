@@ -483,38 +483,41 @@ static void exponential_is_within_2_ulp(void **state)
     problem_close(&p);
 }
 
-/* Rows 2^30 + 64 elements apart: the last one starts past 2^31. */
+/* Rows 2^30 + 64 elements apart: the last one starts past 2^31. The head widths of all kernels. */
 static void offsets_are_64_bit(void **state)
 {
     const subject *s = *state;
-    enum { N = 3, DIM = 8, PLACE = 1024 };
-    static const shape all = {N, N, 0, 1, DIM, 0, false, false};
+    enum { N = 3, PLACE = 1024 };
+    static const int32_t dims[] = {8, 64, 128, 512};
     const int64_t ld = ((int64_t)1 << 30) + 64;
     const size_t bytes = (size_t)(ld * (N - 1) + 4 * PLACE) * dtype_bytes(s->type);
-    char *x = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (x == MAP_FAILED) {
-        print_message("not run: attention over offsets past 2^31 (address space is limited here)\n");
-        skip();
-    }
-    problem p;
-    problem_open(&p, &all, s->type);
-    const char *from[3] = {p.q, p.k, p.v};
-    const size_t row = DIM * dtype_bytes(s->type);
-    for (int i = 0; i < 3; i++)
+    for (size_t d = 0; d < sizeof(dims) / sizeof(dims[0]); d++) {
+        const shape all = {N, N, 0, 1, dims[d], 0, false, false};
+        char *x = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (x == MAP_FAILED) {
+            print_message("not run: attention over offsets past 2^31 (address space is limited here)\n");
+            skip();
+        }
+        problem p;
+        problem_open(&p, &all, s->type);
+        const char *from[3] = {p.q, p.k, p.v};
+        const size_t row = (size_t)dims[d] * dtype_bytes(s->type);
+        for (int i = 0; i < 3; i++)
+            for (int r = 0; r < N; r++)
+                memcpy(x + (size_t)(r * ld + i * PLACE) * dtype_bytes(s->type), from[i] + (size_t)r * row, row);
+        attend(s, 1, &p.a);
+        attention_args far = p.a;
+        far.ldq = far.ldk = far.ldv = far.ldo = ld;
+        far.q = x;
+        far.k = x + PLACE * dtype_bytes(s->type);
+        far.v = x + 2 * PLACE * dtype_bytes(s->type);
+        far.out = x + 3 * PLACE * dtype_bytes(s->type);
+        attend(s, 1, &far);
         for (int r = 0; r < N; r++)
-            memcpy(x + (size_t)(r * ld + i * PLACE) * dtype_bytes(s->type), from[i] + (size_t)r * row, row);
-    attend(s, 1, &p.a);
-    attention_args far = p.a;
-    far.ldq = far.ldk = far.ldv = far.ldo = ld;
-    far.q = x;
-    far.k = x + PLACE * dtype_bytes(s->type);
-    far.v = x + 2 * PLACE * dtype_bytes(s->type);
-    far.out = x + 3 * PLACE * dtype_bytes(s->type);
-    attend(s, 1, &far);
-    for (int r = 0; r < N; r++)
-        assert_memory_equal(p.out + (size_t)r * row, x + (size_t)(r * ld + 3 * PLACE) * dtype_bytes(s->type), row);
-    munmap(x, bytes);
-    problem_close(&p);
+            assert_memory_equal(p.out + (size_t)r * row, x + (size_t)(r * ld + 3 * PLACE) * dtype_bytes(s->type), row);
+        munmap(x, bytes);
+        problem_close(&p);
+    }
 }
 
 static void empty_calls_are_legal(void **state)
