@@ -182,6 +182,10 @@ static void both_kinds_of_rank_are_told(void **state)
             expect(0, arguments, s == 2 && n == 1 ? 5 : 0, pieces);
         }
     }
+    /* A card that may be used in part, 16 GiB of it. */
+    static const char *const limited[] = {"rank 0    with text rows: does not fit: 22.25 GB in the step loop, of 17.18; ",
+                                          "on the card of 17.18 GB, all the time", NULL};
+    expect(0, "--plan --for h100 --ranks 2 --memory-limit 16G s4096.yaml", 0, limited);
 }
 
 /* The decode of 6144^2 is more than 24 GB; the plan is shown all the same. */

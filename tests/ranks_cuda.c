@@ -283,9 +283,9 @@ static demo_run run_demo(int n_ranks, const char *limit, int n_steps, const char
 
 static const char WHAT_IT_NEEDS[] = "weights: each rank reads what it needs (one node";
 
-/* 5 MiB where the weights and buffers of a rank are 7, of the other 5.3: the weights that find no room pass through in each step, as many bytes
- * as the planner says, to a weight (5 x 192 x 192 x 2 B the largest), and the picture has the same bits. Its ring holds two of
- * the largest, which is more than an eighth of this card. */
+/* 5 MiB where the weights and buffers of a rank are 7, of the other 5.3: the weights that find no room pass through in each
+ * step, as many bytes as the planner says, to a weight (5 x 192 x 192 x 2 B the largest), and the picture has the same bits.
+ * The ring holds two of the largest, which is more than an eighth of this card. */
 static void weights_that_pass_through_give_the_same_bits(void **state)
 {
     enum { LIMIT = 5 << 20, LARGEST = 5 * 192 * 192 * 2 };
@@ -309,8 +309,10 @@ static void weights_that_pass_through_give_the_same_bits(void **state)
  * cards too, where some of them find no room and each rank reads those. */
 static void weights_in_parts_give_the_same_bits(void **state)
 {
-    enum { D = 192, SHARED = 2 * (2 * (12 * D * D + 9 * D) + 3 * (12 * D * D + 8 * D) + 2 * 64 * D + D + 64), LARGEST = 5 * D * D * 2 };
-    static const char parts[] = "DYPE_DIST_LOAD_PARTS=1", says[] = "weights: each rank reads a part of what all need (DYPE_DIST_LOAD_PARTS)";
+    enum { D = 192, LARGEST = 5 * D * D * 2 };
+    enum { SHARED = 2 * (2 * (12 * D * D + 9 * D) + 3 * (12 * D * D + 8 * D) + 2 * 64 * D + D + 64) };
+    static const char parts[] = "DYPE_DIST_LOAD_PARTS=1";
+    static const char says[] = "weights: each rank reads a part of what all need (DYPE_DIST_LOAD_PARTS)";
     (void)state;
     for (int n = 2; n <= MOST_DEMO; n++) {
         if (!program_full() && n != 2 + (int)program_draw(950, 2)) continue;

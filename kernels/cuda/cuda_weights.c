@@ -11,8 +11,9 @@
  *    again in the same order, keeps what is resident and streams the rest, instead of pushing everything around. Arenas push
  *    out whatever is not lent, and the ring when that is not enough.
  * 2. What passes through the ring gets a pinned copy in host memory the second time (encoders and modulation have no second
- *    time). From then on its upload is one copy that the upload stream does on its own: the host never waits, and runs ahead of the GPU by what the ring holds (some
- *    blocks), so that the upload of a block is under way while earlier ones are worked on.
+ *    time). From then on its upload is one copy that the upload stream does on its own: the host never waits, and runs
+ *    ahead of the GPU by what the ring holds (some blocks), so that the upload of a block is under way while earlier ones
+ *    are worked on.
  * 3. Other uploads, and those that may have no pinned copy (host memory is short), go through two pinned stages: the caller
  *    fills one while the other travels.
  * 4. A reserve stays free for libraries that allocate on their own. Sizes of ring and reserve: residency.h.
