@@ -16,6 +16,7 @@
 #include "clip_folder.h"
 #include "clip_pieces.h"
 #include "clip_tokenizer.h"
+#include "outputs.h"
 #include "t5_tokenizer.h"
 #include "tempdir.h"
 
@@ -415,6 +416,33 @@ static void a_damaged_normalisation_table_is_refused(void **state)
     assert_in_range(n_refused, 10, (LAST - FIRST) / STEP);
 }
 
+/* What SentencePiece throws while it builds its tables is told as of the file too. */
+static void a_zero_anywhere_is_told_with_the_file(void **state)
+{
+    char   path[2 * TEMPDIR_PATH];
+    size_t n = 0, n_refused = 0;
+    char  *model = outputs_read(TEST_DIR "/vectors/tiny_spiece.model", &n);
+    (void)state;
+    snprintf(path, sizeof(path), "%s/spiece.model", dir);
+    assert_non_null(model);
+    for (size_t at = 0; at < n; at++) {
+        t5_tokenizer *t = NULL;
+        const char    was = model[at];
+        model[at] = 0;
+        FILE *file = fopen(path, "wbe");
+        assert_true(file != NULL && fwrite(model, 1, n, file) == n && fclose(file) == 0);
+        model[at] = was;
+        err_clear();
+        const status st = t5_tokenizer_open(&t, dir);
+        n_refused += st != ST_OK;
+        if (st != ST_OK && (st != ST_BAD_MODEL || strstr(err_text(), path) == NULL)) fail_msg("a zero at byte %zu: %s", at, err_text());
+        t5_tokenizer_close(t);
+    }
+    assert_in_range(n_refused, n / 10, n);
+    free(model);
+    remove(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -431,6 +459,7 @@ int main(void)
         cmocka_unit_test(t5_takes_special_tokens_for_text),
         cmocka_unit_test(broken_t5_folders_are_named),
         cmocka_unit_test(a_damaged_normalisation_table_is_refused),
+        cmocka_unit_test(a_zero_anywhere_is_told_with_the_file),
     };
     return cmocka_run_group_tests(tests, open_dir, close_dir);
 }
