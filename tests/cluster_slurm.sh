@@ -165,9 +165,12 @@ for kind in cancelled told; do
     await 30 steps_are_under_way $kind || fail "$kind: no steps"
     case $kind in
     cancelled) scancel "$(cat $kind.id)" ;;
-    told) scancel --batch --signal=TERM "$(cat $kind.id)" ;;
+    told)
+        scancel --batch --signal=TERM "$(cat $kind.id)"
+        await 30 grep -q '^== .*exit code 75' $kind.log || fail "$kind: $(tail -3 $kind.log)"
+        ;;
     esac
-    await 30 grep -q '^== .*exit code 75' $kind.log || fail "$kind: $(grep '^== .*exit code' $kind.log)"
+    await 30 slurm_job_is_gone "$(cat $kind.id)" || fail "$kind: processes stay"
     expect_saved $kind step
 done
 await 30 is "$(cat cancelled.id)" CANCELLED || fail "cancelled: job is $(state "$(cat cancelled.id)")"
