@@ -221,13 +221,16 @@ echo "loss of a node: $((SECONDS - started)) s"
 # ---- four pictures, four tasks, as the planner says
 
 started=$SECONDS
-OUT=array MACHINE=here RANKS=1 CPUS_PER_TASK=1 GPUS_PER_NODE=2 "$root/slurm/submit.sh" --array array.yaml >submitted
+DYPE_DIST_CACHE=$PWD/cache OUT=array MACHINE=here RANKS=1 CPUS_PER_TASK=1 GPUS_PER_NODE=2 "$root/slurm/submit.sh" --array array.yaml >submitted
 id=$(grep -oE 'Submitted batch job [0-9]+' submitted | grep -oE '[0-9]+')
 grep -q -- '--array=0-3 ' submitted || fail "array: $(cat submitted)"
 await 60 ended "$id" || true
 is "$id" COMPLETED || fail "array: tasks are $(state "$id")"
 for name in a-1 a-2 b-1 b-2; do cmp "array/$name.png" "alone/$name.png" || fail "array: $name"; done
 [ "$(cat array/*.json | grep -c '"state":"done"')" -eq 4 ] || fail "array: not each picture once"
+# Two prompts, two pictures each: those that come at the same time wait for one another.
+[ "$(cat array/*.json | grep -c '"rows":"encoders"')" -eq 2 ] || fail "array: $(cat array/*.json | grep -c '"rows":"encoders"') prompts encoded"
+[ -z "$(find cache -name '*.lock')" ] || fail "array: $(find cache -name '*.lock')"
 echo "array of four: $((SECONDS - started)) s"
 
 # ---- scaling
