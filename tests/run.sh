@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds and runs the tests: a seeded sample of every kind, or every count with --full.
 #   tests/run.sh [--full]        DYPE_SEED=N tests/run.sh repeats the sample of seed N
-# Three builds: as users have it (warnings are errors; CUDA where nvcc is, as PTX alone), with sanitizers (without CUDA), and
-# without MPI.
+# Four builds: as users have it (warnings are errors; CUDA where nvcc is, as PTX alone), with sanitizers (without CUDA), without
+# MPI, and the readers of files under libFuzzer (without CUDA).
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -22,6 +22,7 @@ export ASAN_OPTIONS=fast_unwind_on_malloc=0 LSAN_OPTIONS=suppressions=$root/test
 export UBSAN_OPTIONS=print_stacktrace=1
 passed=0 failed=0 not_run=()
 cmake/packages.sh cluster || echo "no Slurm: its test says so" >&2
+cmake/packages.sh fuzz || not_run+=("not run: readers of files under libFuzzer (no clang-14 with its runtime)")
 
 # build FOLDER cmake-option...: a build that fails counts as one failed test, and the rest goes on.
 build() {
@@ -58,6 +59,11 @@ if build build/sanitize -DWITH_SANITIZERS=ON -DWITH_CUDA=OFF -DCMAKE_BUILD_TYPE=
 fi
 if build build/single -DWITH_MPI=OFF -DCMAKE_COMPILE_WARNING_AS_ERROR=ON -DCUDA_FAST=ON; then
     run "without MPI" build/single -R '^(unit_(status|device|geometry|job)|ranks_comm|cli_.*|parity_(transformer|picture)|(unit_device|parity_picture)_cuda)$'
+fi
+if [[ ${not_run[*]} != *libFuzzer* ]] && build build/fuzz -DWITH_FUZZERS=ON -DWITH_CUDA=OFF \
+    -DCMAKE_C_COMPILER=clang-14 -DCMAKE_CXX_COMPILER=clang++-14; then
+    run "readers of files under libFuzzer" build/fuzz
+    grep -aE '^fuzz_[a-z]+: ' build/fuzz/Testing/Temporary/LastTest.log || true
 fi
 
 grep -qw avx512_bf16 /proc/cpuinfo || not_run+=("not run: oneDNN's bf16 products (this processor has none)")
