@@ -183,7 +183,9 @@ echo "scancel, and a TERM to the script: $((SECONDS - started)) s"
 started=$SECONDS
 if [ "${DYPE_FULL:-0}" = 1 ]; then limit=(--time=2 --signal=B:USR1@100); else limit=(); fi
 LAUNCH=mpirun OUT=signal submit "${two[@]}" "${limit[@]}" --output=signal.log "$root/slurm/render.sbatch" signal.yaml >signal.id
-await 30 steps_are_under_way signal || fail "signal: no steps"
+# Slurm may be early with it: then it comes at one of the first steps.
+signal_steps() { steps_are_under_way signal || grep -qs "^== .*exit code 75" signal.log; }
+await 30 signal_steps || fail "signal: no steps"
 [ ${#limit[@]} -gt 0 ] || scancel --batch --signal=USR1 "$(cat signal.id)"
 await 70 grep -q "^== .*exit code" signal.log || fail "signal: the job goes on"
 grep -q "^== .*exit code 75" signal.log || fail "signal: $(grep '^== .*exit code' signal.log)"
