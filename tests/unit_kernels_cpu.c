@@ -176,7 +176,7 @@ static void conv_is_right(void **state)
 static void conv_forms_are_right(void **state)
 {
     (void)state;
-    enum { H = 3, W = 11, MOST_IN = 24, MOST_OUT = 34 };
+    enum { H = 9, W = 11, MOST_IN = 24, MOST_OUT = 34 }; /* more rows than a tile of a GPU has */
     static const dtype both[][2] = {{DT_F32, DT_F32}, {DT_BF16, DT_BF16}, {DT_BF16, DT_F32}};
     static const dtype kinds[] = {DT_F32, DT_BF16, DT_F16, DT_OTHER};
     for (int form = 0; form < 3 * 64; form++) {
@@ -198,9 +198,10 @@ static void conv_forms_are_right(void **state)
         assert_ok(plain->conv(plain_ctx, &args));
         args.y = got;
         assert_ok(cpu->conv(cpu_ctx, &args));
-        char what[64];
-        snprintf(what, sizeof(what), "conv form %d", form);
-        assert_close(got, want, y_type, H * W * c_out, what);
+        /* With parity the products are rounded to bf16 before anything else: sums in another order may fall on the other side. */
+        const double error = relative_l2(got, want, y_type, H * W * c_out);
+        const double allowed = tolerance_of(parity && type == DT_BF16 ? DT_BF16 : y_type);
+        if (error > allowed) fail_msg("conv form %d: relative L2 %.3g, allowed %.3g", form, error, allowed);
         free(x), free(w), free(bias), free(mul), free(plus), free(residual), free(want), free(got);
     }
 }

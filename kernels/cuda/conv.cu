@@ -114,24 +114,32 @@ __device__ __forceinline__ int piece_at(int i)
     return (threadIdx.x + i * THREADS) / 4 * ROW_BF16 + threadIdx.x % 4 * 8;
 }
 
-/* pixels: NULL outside the image. WIDE: as they are, by cp.async; else done at once. */
-template <bool WIDE> __device__ __forceinline__ void input_begin(const conv_args &a, bf16 *to, const bf16 *const pixels[PIECES],
-                                                                 int n_pieces, int chunk)
+/* By cp.async, as it is. pixels: NULL outside the image. */
+__device__ __forceinline__ void input_begin(const conv_args &a, bf16 *to, const bf16 *const pixels[PIECES], int n_pieces, int chunk)
 {
     const int c = chunk * CHUNK_BF16 + threadIdx.x % 4 * 8;
 #pragma unroll
     for (int i = 0; i < PIECES; i++) {
         if ((int)threadIdx.x + i * THREADS >= n_pieces) break;
-        if constexpr (WIDE) {
-            const bool there = pixels[i] != NULL && c < a.c_in;
-            copy_async_16(shared_at(to + piece_at(i)), there ? pixels[i] + c : (const bf16 *)a.x, there);
-        } else {
-            float v[8] = {};
+        const bool there = pixels[i] != NULL && c < a.c_in;
+        copy_async_16(shared_at(to + piece_at(i)), there ? pixels[i] + c : (const bf16 *)a.x, there);
+    }
+}
+
+/* Where channels are no multiple of 8: at once, normalised; row, col: of the tile's halo. */
+__device__ __forceinline__ void input_at_once(const conv_args &a, bf16 *to, int64_t row, int64_t col, int halo_w, int n_pieces,
+                                              int chunk)
+{
+    const int c = chunk * CHUNK_BF16 + threadIdx.x % 4 * 8;
+#pragma unroll 1
+    for (int i = 0; (int)threadIdx.x + i * THREADS < n_pieces; i++) {
+        const int pixel = (threadIdx.x + i * THREADS) / 4;
+        const bf16 *x = pixel_at<bf16>(a, row + pixel / halo_w, col + pixel % halo_w);
+        float v[8] = {};
 #pragma unroll
-            for (int j = 0; j < 8; j++)
-                if (pixels[i] != NULL && c + j < a.c_in) v[j] = prepare<bf16>(a, to_float(pixels[i][c + j]), c + j);
-            store<8>(to, piece_at(i), v);
-        }
+        for (int j = 0; j < 8; j++)
+            if (x != NULL && c + j < a.c_in) v[j] = prepare<bf16>(a, to_float(x[c + j]), c + j);
+        store<8>(to, piece_at(i), v);
     }
 }
 
@@ -174,14 +182,15 @@ template <class Y, bool WIDE> __global__ void __launch_bounds__(THREADS, 2)
     const int first_row = warp / 2 * 2, first_out = warp % 2 * 32; /* of the warp */
     const int64_t row_of_taps = (int64_t)a.kernel * n_out * CHUNK_BF16;
     const bf16 *from = weights + (int64_t)out * CHUNK_BF16; /* of the stage that comes */
-    const bf16 *pixels[PIECES];
+    const bf16 *pixels[PIECES]; /* read where WIDE */
 #pragma unroll
     for (int i = 0; i < PIECES; i++) {
         const int pixel = (threadIdx.x + i * THREADS) / 4;
         pixels[i] = pixel < n_halo ? pixel_at<bf16>(a, row + pixel / halo_w - reach, col + pixel % halo_w - reach) : NULL;
     }
     float sum[2][4][4] = {};
-    input_begin<WIDE>(a, inputs, pixels, n_halo * 4, 0);
+    if constexpr (WIDE) input_begin(a, inputs, pixels, n_halo * 4, 0);
+    else input_at_once(a, inputs, row - reach, col - reach, halo_w, n_halo * 4, 0);
     weights_begin(ws, from, a.kernel, n_out);
     copy_commit();
     int stage = 0;
@@ -196,8 +205,11 @@ template <class Y, bool WIDE> __global__ void __launch_bounds__(THREADS, 2)
             from += row_of_taps;
             if (ky + 1 < a.kernel || chunk + 1 < n_chunks)
                 weights_begin(ws + stage * a.kernel * COUT * ROW_BF16, from, a.kernel, n_out);
-            if (ky + 1 == a.kernel && chunk + 1 < n_chunks)
-                input_begin<WIDE>(a, inputs + (chunk + 1) % 2 * n_halo * ROW_BF16, pixels, n_halo * 4, chunk + 1);
+            if (ky + 1 == a.kernel && chunk + 1 < n_chunks) {
+                bf16 *next = inputs + (chunk + 1) % 2 * n_halo * ROW_BF16;
+                if constexpr (WIDE) input_begin(a, next, pixels, n_halo * 4, chunk + 1);
+                else input_at_once(a, next, row - reach, col - reach, halo_w, n_halo * 4, chunk + 1);
+            }
             copy_commit();
             for (int kx = 0; kx < a.kernel; kx++) {
 #pragma unroll
