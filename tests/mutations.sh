@@ -3,7 +3,7 @@
 # time, and wants the tests in FOLDER (built with nvcc) to catch each; docs/mutations.md, mutations.py. Without more words a
 # sample of 2 drawn from DYPE_SEED, with DYPE_FULL=1 of 6. The sources and FOLDER's programs stay as they are.
 set -euo pipefail
-folder=$(cd "$1" && pwd)
+folder=$(cd "${1:?mutations.sh FOLDER [NAME... | --sample N | --all | --list] [--write]}" && pwd)
 shift
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ ! -e "$folder/vgpu/libcudart.so.13" ]; then
