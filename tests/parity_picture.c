@@ -1,4 +1,5 @@
-/* From a job file to a PNG: latents and 8-bit values are those of diffusers' FluxPipeline, on one rank and on three. */
+/* From a job file to a PNG: latents and 8-bit values are those of diffusers' FluxPipeline, on one rank and on three, on
+ * processors and on GPUs (DYPE_TEST_DEVICE=cuda); where there is no MPI, without mpirun. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 #include <sys/stat.h>
 #include <cmocka.h>
 
+#include "device_kernels.h"
 #include "program.h"
 #include "safetensors.h"
 #include "tiny_model.h"
@@ -24,6 +26,12 @@ static const char JOB[] =
     "defaults: {steps: 8, guidance: 3.5, shift: stock, position: {method: base, dype: false}}\n"
     "pictures:\n"
     "  - {name: p, prompt: '', width: 80, height: 64, embeddings_in: in.safetensors, latents_out: out.safetensors}\n";
+
+#ifdef WITH_MPI
+static const int N_RANKS[] = {1, 3};
+#else
+static const int N_RANKS[] = {0};
+#endif
 
 static char dir[TEMPDIR_PATH];
 
@@ -87,10 +95,11 @@ static void a_picture_is_that_of_the_reference(void **state)
     };
     assert_int_equal(safetensors_write(path_in("in.safetensors"), tensors, 3, NULL, 0), ST_OK);
     assert_int_equal(tempdir_write(path_in("job.yaml"), JOB), ST_OK);
-    for (int n_ranks = 1; n_ranks <= 3; n_ranks += 2) {
+    for (size_t i = 0; i < sizeof(N_RANKS) / sizeof(N_RANKS[0]); i++) {
         program_run run;
-        program_start(&run, dir, NULL, n_ranks, LIMIT_S, "job.yaml --overwrite --threads 1");
-        if (run.exit_code != 0) fail_msg("%d ranks: exit code %d\n%s", n_ranks, run.exit_code, run.output);
+        program_start(&run, dir, NULL, N_RANKS[i], LIMIT_S,
+                      test_device_is_cuda() ? "job.yaml --overwrite --threads 1 --backend cuda" : "job.yaml --overwrite --threads 1");
+        if (run.exit_code != 0) fail_msg("%d ranks: exit code %d\n%s", N_RANKS[i], run.exit_code, run.output);
         program_run_free(&run);
         check_latents(v);
         check_pixels(v);
