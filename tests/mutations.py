@@ -89,8 +89,8 @@ class Workshop:
         units = json.loads(self.ninja("-t", "compdb"))
         self.commands = {unit["file"]: unit for unit in units if "/dype.dir/" in unit["output"]}
         built = (folder / "libdype.a").stat().st_mtime
-        for source in list(ROOT.glob("kernels/cuda/*")) + list(ROOT.glob("comm/*")):
-            if source.stat().st_mtime > built:
+        for source in (path for folder in ("kernels/cuda", "comm", "src") for path in ROOT.glob(folder + "/*")):
+            if (str(source) in self.commands or "h" in source.suffix) and source.stat().st_mtime > built:
                 give_up(f"{source} is newer than {folder}: build the tests first")
 
     def ninja(self, *args):
@@ -142,7 +142,7 @@ def run_test(folder, programs, test, limit_s, seed=1):
     if "dype-dist" in programs:
         environment["DYPE_TEST_PROGRAM"] = str(programs["dype-dist"])
     if not name.startswith("ranks_"):  # those choose their devices themselves
-        environment.update(LD_LIBRARY_PATH=str(folder / "vgpu"), VGPU_MEMORY="80G", DYPE_TEST_DEVICE="cuda")
+        environment.update(LD_LIBRARY_PATH=str(folder / "vgpu"), VGPU_MEMORY="80G", DYPE_TEST_DEVICE="cuda", VGPU_CHECK_GLOBAL="1")
     began, hangs = time.monotonic(), False
     child = subprocess.Popen([str(programs.get(name, folder / "tests" / name))], cwd=folder, env=environment,
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

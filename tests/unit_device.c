@@ -396,9 +396,9 @@ static const void *lend_and_check(stream *s, float *scratch, const float *host, 
     return lent;
 }
 
-/* Six weights walked again and again on a card with room for a buffer and four: two of them stay where they are, the rest
- * passes through a ring of two, and only they are copied again (residency.h: a sixteenth of the card is kept free); a second
- * model, walked twice, takes over; what is forgotten is read anew. */
+/* Six weights walked again and again on a card with room for a buffer and four: two of them stay where they are, the rest passes
+ * through a ring of two, and only they are copied again (residency.h: a sixteenth of the card is kept free); a second model,
+ * walked twice, takes over; what is forgotten is read anew; what is lent stays, whether it passes through or not. */
 static void weights_stay_on_the_card_while_there_is_room(void **state)
 {
     (void)state;
@@ -436,15 +436,18 @@ static void weights_stay_on_the_card_while_there_is_room(void **state)
     for (int i = 0; i < N_WEIGHTS; i++) (void)lend_and_check(s, scratch, weights + (size_t)i * N, N);
 
     void       *arena = NULL; /* pushes out what is not lent, and nothing else */
-    const void *lent = NULL;
-    float       back = 0.0f;
-    assert_int_equal(stream_lend(s, weights + N, N * sizeof(float), &lent), ST_OK);
+    const void *lent[2] = {NULL};
+    float       back[2] = {0};
+    for (size_t i = 0; i < 2; i++) /* one that passes through, one that stayed */
+        assert_int_equal(stream_lend(s, weights + (2 * i + 1) * N, N * sizeof(float), &lent[i]), ST_OK);
     assert_int_equal(device_alloc(dev, 4 * (size_t)N * sizeof(float), "arena", &arena), ST_NO_MEMORY);
-    assert_int_equal(stream_add(s, &(add_args){.a = lent, .b = lent, .y = scratch, .n = N, .type = DT_F32}), ST_OK);
-    assert_int_equal(stream_copy_out(s, &back, scratch, sizeof(float)), ST_OK);
-    assert_int_equal(stream_return(s, lent), ST_OK);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(stream_add(s, &(add_args){.a = lent[i], .b = lent[i], .y = scratch, .n = N, .type = DT_F32}), ST_OK);
+        assert_int_equal(stream_copy_out(s, &back[i], scratch, sizeof(float)), ST_OK);
+        assert_int_equal(stream_return(s, lent[i]), ST_OK);
+    }
     if (stream_sync(s) != ST_OK) fail_msg("%s", err_text());
-    assert_true(back == 2.0f * weights[N]);
+    assert_true(back[0] == 2.0f * weights[N] && back[1] == 2.0f * weights[3 * N]);
     assert_int_equal(device_alloc(dev, 4 * (size_t)N * sizeof(float), "arena", &arena), ST_OK);
     assert_int_equal(stream_return(s, scratch), ST_DEVICE);
     assert_non_null(strstr(err_text(), "not lent"));
@@ -489,13 +492,10 @@ static void put_sum(stream *s, float *scratch, const float *host, int n, float *
 /* A card that holds none of eight weights beside its arena, only a ring of four. While the compute stream stands at a gate,
  * this thread puts the work of all weights without waiting for it, twice what the ring holds; and the uploads of the first four
  * are done before the gate opens: another stream, whose weight is uploaded after those of the first three, gets it. The others
- * wait for the work on those whose place they take, also when somebody asks for one that comes behind them. Only in plain order:
- * with a seed, a virtual GPU may go through the gate while it is asked for the other stream's work. */
+ * wait for the work on those whose place they take, also when somebody asks for one that comes behind them. */
 static void weights_that_pass_are_uploaded_ahead_of_the_work(void **state)
 {
     (void)state;
-    const char *seed = getenv("VGPU_SEED");
-    if (seed != NULL && strcmp(seed, "0") != 0) skip();
     enum { N = 1 << 18, N_WEIGHTS = 8, MIB = 1 << 20 };
     device     *dev = NULL;
     device_opts opts = DEVICE_OPTS_INIT;
@@ -542,36 +542,65 @@ static void weights_that_pass_are_uploaded_ahead_of_the_work(void **state)
     free(weights);
 }
 
-/* The same walk with nobody waiting: an upload runs ahead of the work put before it, but never over a block that this work
- * still reads. Of each weight the first elements count, which are uploaded first. */
-static void weights_pass_through_under_the_work_before(void **state)
+/* Weights of many sizes through a ring of 4 MiB, with nobody waiting: through the stages when they come for the first time, from
+ * their pinned copies the second. An upload takes the place of several, and starts again at the ring's end with some behind it,
+ * but never overwrites what work put before still reads: of each weight the first elements count, which are uploaded first.
+ * What is lent keeps its place, from other weights and from an arena; what is returned does not. */
+static void weights_of_all_sizes_pass_through_under_the_work_before(void **state)
 {
     (void)state;
-    enum { N = 3 << 20, N_WEIGHTS = 6, ROUNDS = 2, PART = 1024 };
-    device     *dev = NULL;
-    device_opts opts = DEVICE_OPTS_INIT;
-    float      *weights = malloc((size_t)N * N_WEIGHTS * sizeof(float)), *sums = NULL, back[ROUNDS * N_WEIGHTS][PART];
-    assert_non_null(weights);
-    for (int i = 0; i < N * N_WEIGHTS; i++) weights[i] = (float)(i % 100003);
+    enum { KIB = 1 << 10, MIB = 1 << 20, N_WEIGHTS = 27, N_SIZES = 9, ROUNDS = 2, PART = 1024, LARGEST = 6 };
+    static const int kib[N_SIZES] = {700, 300, 1300, 200, 1000, 450, 1500, 250, 900};
+    static float     back[ROUNDS * N_WEIGHTS][PART];
+    device          *dev = NULL;
+    device_opts      opts = DEVICE_OPTS_INIT;
+    const float     *weights[N_WEIGHTS];
+    const void      *lent[3] = {NULL};
+    float           *all = malloc(N_WEIGHTS / N_SIZES * 6600 * KIB), *sums = NULL;
+    void            *arena = NULL, *more = NULL;
+    size_t           n = 0;
+    assert_non_null(all);
+    for (int i = 0; i < N_WEIGHTS; n += (size_t)kib[i++ % N_SIZES] * KIB / sizeof(float)) weights[i] = all + n;
+    assert_int_equal(n * sizeof(float), N_WEIGHTS / N_SIZES * 6600 * KIB);
+    for (size_t i = 0; i < n; i++) all[i] = (float)(i % 100003);
     opts.kind = DEVICE_CUDA;
-    opts.limit_bytes = (size_t)N * sizeof(float) * 9 / 2;
+    opts.limit_bytes = 32 * MIB; /* 2 are kept free, an eighth is the ring; too little is left for the smallest weight */
     assert_int_equal(device_open(&dev, &opts), ST_OK);
     stream *s = open_stream(dev);
     assert_int_equal(device_alloc(dev, sizeof(back), "sums", (void **)&sums), ST_OK);
+    assert_int_equal(device_alloc(dev, 26 * MIB - sizeof(back) - 50 * KIB, "arena", &arena), ST_OK);
     for (int i = 0; i < ROUNDS * N_WEIGHTS; i++) {
-        const void *lent = NULL;
-        assert_int_equal(stream_lend(s, weights + (size_t)(i % N_WEIGHTS) * N, N * sizeof(float), &lent), ST_OK);
-        assert_int_equal(stream_add(s, &(add_args){.a = lent, .b = lent, .y = sums + i * PART, .n = PART, .type = DT_F32}), ST_OK);
-        assert_int_equal(stream_return(s, lent), ST_OK);
+        const size_t bytes = (size_t)kib[i % N_SIZES] * KIB;
+        assert_int_equal(stream_lend(s, weights[i % N_WEIGHTS], bytes, &lent[0]), ST_OK);
+        assert_int_equal(stream_add(s, &(add_args){.a = lent[0], .b = lent[0], .y = sums + i * PART, .n = PART, .type = DT_F32}), ST_OK);
+        assert_int_equal(stream_return(s, lent[0]), ST_OK);
     }
     assert_int_equal(stream_copy_out(s, back, sums, sizeof(back)), ST_OK);
     if (stream_sync(s) != ST_OK) fail_msg("%s", err_text());
     for (int i = 0; i < ROUNDS * N_WEIGHTS; i++)
-        for (int j = 0; j < PART; j++) assert_true(back[i][j] == 2.0f * weights[(size_t)(i % N_WEIGHTS) * N + (size_t)j]);
+        for (int j = 0; j < PART; j++) assert_true(back[i][j] == 2.0f * weights[i % N_WEIGHTS][j]);
+    assert_int_equal(device_count(dev).weight_bytes, ROUNDS * N_WEIGHTS / N_SIZES * 6600 * KIB);
+
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(stream_lend(s, weights[LARGEST + i * N_SIZES], (size_t)kib[LARGEST] * KIB, &lent[i]), ST_OK);
+    assert_int_equal(stream_lend(s, weights[LARGEST + 2 * N_SIZES], (size_t)kib[LARGEST] * KIB, &lent[2]), ST_NO_MEMORY);
+    assert_non_null(strstr(err_text(), "all of it lent"));
+    assert_int_equal(device_alloc(dev, 4 * MIB, "arena", &more), ST_NO_MEMORY);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(stream_add(s, &(add_args){.a = lent[i], .b = lent[i], .y = sums + i * PART, .n = PART, .type = DT_F32}), ST_OK);
+        assert_int_equal(stream_return(s, lent[i]), ST_OK);
+    }
+    assert_int_equal(stream_copy_out(s, back, sums, 2 * sizeof(back[0])), ST_OK);
+    if (stream_sync(s) != ST_OK) fail_msg("%s", err_text());
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < PART; j++) assert_true(back[i][j] == 2.0f * weights[LARGEST + i * N_SIZES][j]);
+    assert_int_equal(device_alloc(dev, 4 * MIB, "arena", &more), ST_OK);
+    device_free(dev, more);
+    device_free(dev, arena);
     device_free(dev, sums);
     stream_close(s);
     device_close(dev);
-    free(weights);
+    free(all);
 }
 
 /* What was dropped is copied again when it is lent, and nothing else. */
@@ -665,7 +694,7 @@ static int run_on_gpu(void)
         cmocka_unit_test(weights_stay_on_the_card_while_there_is_room),
         cmocka_unit_test(weights_that_pass_are_uploaded_ahead_of_the_work),
         cmocka_unit_test(what_is_dropped_leaves_the_card),
-        cmocka_unit_test(weights_pass_through_under_the_work_before),
+        cmocka_unit_test(weights_of_all_sizes_pass_through_under_the_work_before),
         cmocka_unit_test(a_gpu_has_a_name_and_an_identity),
         cmocka_unit_test(the_self_check_finds_rows_equal),
     };

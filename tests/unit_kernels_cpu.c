@@ -161,6 +161,20 @@ static void conv_is_right(void **state)
         snprintf(what, sizeof(what), "conv case %zu%s", i / 2, i % 2 == 1 ? " wrapped" : "");
         assert_close(got, want, c->y_type, n_y, what);
 
+        const void **moved = (const void **[]){&args.x, &args.x_above, &args.x_below}[i % 3]; /* one of them on any address */
+        const int64_t n_moved = moved == &args.x ? (int64_t)c->height * c->width * c->c_in / source : row;
+        const size_t element = dtype_bytes(c->type);
+        if (*moved != NULL) {
+            char *room = malloc((size_t)(n_moved + 1) * element);
+            const void *before = *moved;
+            assert_non_null(room);
+            *moved = memcpy(room + element, before, (size_t)n_moved * element);
+            args.y = want;
+            assert_ok(cpu->conv(cpu_ctx, &args));
+            assert_same_bits(want, got, (size_t)n_y * dtype_bytes(c->y_type), what);
+            *moved = before;
+            free(room);
+        }
         if (residual != NULL) { /* the sum may be made in place */
             args.y = residual;
             assert_ok(cpu->conv(cpu_ctx, &args));
@@ -335,7 +349,7 @@ static void group_sums_are_right(void **state)
 
 /* ---- elements ---- */
 
-enum { N_ELEMENTS = 1031 }; /* four blocks and a tail */
+enum { N_ELEMENTS = 8199 }; /* four blocks of 256 threads with 8 elements each, and a tail */
 
 static void elementwise_is_right(void **state)
 {
