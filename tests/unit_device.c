@@ -397,8 +397,8 @@ static const void *lend_and_check(stream *s, float *scratch, const float *host, 
 }
 
 /* Six weights walked again and again on a card with room for a buffer and four: two of them stay where they are, the rest passes
- * through a ring of two, and only they are copied again (residency.h: a sixteenth of the card is kept free); a second model,
- * walked twice, takes over; what is forgotten is read anew; what is lent stays, whether it passes through or not. */
+ * through a ring of two, and only they are copied again (residency.h: a sixteenth of the card is kept free); what is
+ * forgotten is read anew; what is lent stays, whether it passes through or not. */
 static void weights_stay_on_the_card_while_there_is_room(void **state)
 {
     (void)state;
