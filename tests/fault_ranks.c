@@ -165,7 +165,8 @@ static void a_killed_rank_ends_all(void **state)
         end(&b);
         assert_int_equal(processes_left(DYPE_BINARY, dir, 1), 0);
         whole_pictures("killed");
-        if (!hit) /* the machine was faster this time */
+        /* The machine was faster this time: the rank had ended, though nobody may have asked after it yet. */
+        if (!hit || (b.run.exit_code == 0 && strstr(b.run.output, "pictures: 4 done") != NULL))
             assert_int_equal(b.run.exit_code, 0);
         else if (b.run.exit_code == 0 || strstr(b.run.output, "signal 9") == NULL || b.ended - killed > END_S)
             fail_msg("exit code %d, %.1f s after the kill\n%s", b.run.exit_code, b.ended - killed, b.run.output);
