@@ -190,7 +190,7 @@ static void conv_is_right(void **state)
 static void conv_forms_are_right(void **state)
 {
     (void)state;
-    enum { H = 9, W = 6, MOST_IN = 40, MOST_OUT = 34 }; /* more rows and channels than a GPU takes at once */
+    enum { H = 9, W = 9, MOST_IN = 40, MOST_OUT = 34 }; /* more rows and channels than a GPU takes at once */
     static const dtype both[][2] = {{DT_F32, DT_F32}, {DT_BF16, DT_BF16}, {DT_BF16, DT_F32}};
     static const dtype kinds[] = {DT_F32, DT_BF16, DT_F16, DT_OTHER};
     for (int form = 0; form < 3 * 64; form++) {
