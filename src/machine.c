@@ -11,9 +11,9 @@
 #include "sha256.h"
 
 /* Data sheets, dense bf16: H100 SXM 989 TFLOP/s, NVLink 450 GB/s one way, 80 GB; A100 SXM 312, 300 GB/s, 80 GB; L40S
- * 362, L40 181, L20 119.5, all three PCIe 4 x16 25 GB/s, 48 GB; RTX 4090 165, the same PCIe, 24 GB; to the host PCIe 5 x16 (H100, 50 GB/s) or 4 x16. What is
- * reached of them: attention 60 %, products 65 %; 70 % of both where published times say so (A100, L40, L20); links 80 %,
- * convolutions 29 %; 8 % for all that is neither. Reasons: docs/cost-model.md. */
+ * 362, L40 181, L20 119.5, all three PCIe 4 x16 25 GB/s, 48 GB; RTX 4090 165, the same PCIe, 24 GB; to the host PCIe 5 x16
+ * (H100, 50 GB/s) or 4 x16. What is reached of them: attention 60 %, products 65 %; 70 % of both where published times say
+ * so (A100, L40, L20); links 80 %, convolutions 29 %; 8 % for all that is neither. Reasons: docs/cost-model.md. */
 static const struct {
     const char *name;
     double      peak, attention, products, link, host_link, memory_gb;

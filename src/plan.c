@@ -200,7 +200,7 @@ static status plan_one_rank(plan *p, int rank, int n_threads)
 {
     const flux_config *c = &p->model->flux;
     plan_rank         *r = &p->ranks[rank];
-    const int          n = p->shape.ulysses * p->shape.ring;
+    const int          n = plan_replica_ranks(p);
     const int64_t      latent = (int64_t)c->in_channels * (int64_t)sizeof(float); /* of a token */
     status             st = flux_transformer_plan(c, p->type, &p->geometry, p->n_text, p->picture->steps, p->shape,
                                                   rank, &r->denoise);
@@ -228,21 +228,21 @@ static status plan_one_rank(plan *p, int rank, int n_threads)
 int64_t plan_largest(const plan *p)
 {
     int64_t most = 0;
-    for (int r = 0; r < p->shape.ulysses * p->shape.ring; r++) most = at_least(most, p->ranks[r].anonymous);
+    for (int r = 0; r < plan_replica_ranks(p); r++) most = at_least(most, p->ranks[r].anonymous);
     return most;
 }
 
 int64_t plan_sum(const plan *p)
 {
     int64_t sum = 0;
-    for (int r = 0; r < p->shape.ulysses * p->shape.ring; r++) sum += p->ranks[r].anonymous;
+    for (int r = 0; r < plan_replica_ranks(p); r++) sum += p->ranks[r].anonymous;
     return sum;
 }
 
 /* What a rank's card holds in each phase, and what has to pass through it in each step, of step_s without that. */
 static void plan_card_use(plan *p, int rank, double step_s)
 {
-    const int     n = p->shape.ulysses * p->shape.ring;
+    const int     n = plan_replica_ranks(p);
     plan_rank    *r = &p->ranks[rank];
     plan_card    *c = &r->card;
     const int64_t card = p->machine.memory_bytes;
@@ -268,7 +268,7 @@ static void plan_card_use(plan *p, int rank, double step_s)
 static void add_uploads(plan *p)
 {
     const double step_s = p->step.total;
-    for (int r = 0; p->machine.own_memory && r < p->shape.ulysses * p->shape.ring; r++) {
+    for (int r = 0; p->machine.own_memory && r < plan_replica_ranks(p); r++) {
         plan_card_use(p, r, step_s);
         p->step.upload = fmax(p->step.upload, p->ranks[r].card.upload_s - p->ranks[r].card.hiding_s);
     }
@@ -278,7 +278,7 @@ static void add_uploads(plan *p)
 static status plan_ranks(plan *p, const plan_opts *opts)
 {
     status    st = ST_OK;
-    const int n = p->shape.ulysses * p->shape.ring;
+    const int n = plan_replica_ranks(p);
     free(p->ranks);
     p->ranks = calloc((size_t)n, sizeof(*p->ranks));
     if (p->ranks == NULL) return err_set(ST_NO_MEMORY, "plan of %d ranks", n);
@@ -299,7 +299,7 @@ static int64_t needed(const plan *p, const plan_opts *opts)
 {
     int64_t most = 0;
     if (!p->machine.own_memory) return plan_sum(p) * p->shape.replicas * opts->n_ranks_of_node / opts->n_ranks;
-    for (int r = 0; r < p->shape.ulysses * p->shape.ring; r++) {
+    for (int r = 0; r < plan_replica_ranks(p); r++) {
         const plan_rank *k = &p->ranks[r];
         if (k->encode_bytes > 0) most = at_least(most, with_ring(p, k->encode_bytes, p->weights.encoders));
         most = at_least(most, with_ring(p, k->denoise_bytes, k->mapped));
@@ -365,7 +365,7 @@ static void tell_why(plan *p, const plan_opts *opts, bool must_fit, double secon
         snprintf(p->why, size, "a small job: one ring, nothing was measured");
     } else {
         if (must_fit) n = snprintf(p->why, size, "the fastest that fits the memory: ");
-        if (p->shape.ulysses * p->shape.ring > 1) n += tell_hops(p, p->why + n, size - (size_t)n);
+        if (plan_replica_ranks(p) > 1) n += tell_hops(p, p->why + n, size - (size_t)n);
         else n += snprintf(p->why + n, size - (size_t)n, "a picture per rank, nothing to send");
         if (ring_s > 0 && (p->shape.ulysses > 1 || p->shape.replicas > 1))
             snprintf(p->why + n, size - (size_t)n, "; %.0f %% of the time that one ring of %d takes for the batch",

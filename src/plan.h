@@ -87,6 +87,12 @@ typedef struct plan {
     char               why[256];  /* this grid */
 } plan;
 
+/* Of one replica: those that share a picture. */
+static inline int plan_replica_ranks(const plan *p)
+{
+    return p->shape.ulysses * p->shape.ring;
+}
+
 typedef struct plan_opts {
     const model         *model;
     const job           *job;

@@ -6,14 +6,9 @@
 
 static const double MB = 1e6, GB = 1e9;
 
-static int n_ranks_of(const plan *p)
-{
-    return p->shape.ulysses * p->shape.ring;
-}
-
 static void print_rows(const plan *p, report *r)
 {
-    const int n = n_ranks_of(p);
+    const int n = plan_replica_ranks(p);
     int32_t   least = INT32_MAX, most = 0, idle = 0, n_text_ranks = 0;
     for (int i = 0; i < n; i++) {
         const int32_t rows = p->ranks[i].denoise.rows.count;
@@ -57,7 +52,7 @@ static void print_line(report *r, const char *what, int64_t first, int64_t other
 
 static void print_mapped_weights(const plan *p, report *r)
 {
-    const int        n = n_ranks_of(p);
+    const int        n = plan_replica_ranks(p);
     const plan_rank *a = &p->ranks[0], *b = &p->ranks[n - 1];
     const bool       two = n > 1;
     report_line(r, "   weights, mapped and shared by the ranks of a node");
@@ -71,7 +66,7 @@ static void print_mapped_weights(const plan *p, report *r)
 /* What a rank's card holds at once, phase by phase (design D5). */
 static void print_card(const plan *p, report *r)
 {
-    const int        n = n_ranks_of(p);
+    const int        n = plan_replica_ranks(p);
     const plan_rank *a = &p->ranks[0], *b = &p->ranks[n - 1];
     const plan_card *x = &a->card, *y = &b->card;
     const int64_t    modulation = p->weights.modulation / n;
@@ -123,7 +118,7 @@ static void print_residency(const plan *p, int rank, report *r)
 /* Rank 0 holds text rows and gathers the latent; the last rank stands for those that do not. */
 static void print_memory(const plan *p, report *r)
 {
-    const int        n = n_ranks_of(p);
+    const int        n = plan_replica_ranks(p);
     const plan_rank *a = &p->ranks[0], *b = &p->ranks[n - 1];
     const bool       two = n > 1;
     if (two)
@@ -149,7 +144,7 @@ static void print_memory(const plan *p, report *r)
 
 static void print_time(const plan *p, report *r)
 {
-    const int n = n_ranks_of(p);
+    const int n = plan_replica_ranks(p);
     int64_t   sent = 0;
     for (int i = 0; i < n; i++) sent += p->ranks[i].sent;
     report_line(r, "  sent      %.1f MB per step by all ranks", (double)sent / MB);
@@ -177,7 +172,7 @@ void plan_print(const plan *p, report *r)
     print_time(p, r);
     if (p->machine.own_memory) {
         print_residency(p, 0, r);
-        if (n_ranks_of(p) > 1) print_residency(p, n_ranks_of(p) - 1, r);
+        if (plan_replica_ranks(p) > 1) print_residency(p, plan_replica_ranks(p) - 1, r);
     }
     print_memory(p, r);
 }
@@ -227,7 +222,7 @@ static json_t *rank_json(const plan *p, const plan_rank *k)
 json_t *plan_json(const plan *p)
 {
     json_t *ranks = json_array();
-    for (int i = 0; i < n_ranks_of(p); i++) json_array_append_new(ranks, rank_json(p, &p->ranks[i]));
+    for (int i = 0; i < plan_replica_ranks(p); i++) json_array_append_new(ranks, rank_json(p, &p->ranks[i]));
     json_t *all = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:s}", "picture", p->picture->id, "width",
                             p->geometry.width, "height", p->geometry.height, "steps", p->picture->steps, "n_ranks",
                             p->n_ranks, "replicas",

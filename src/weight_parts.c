@@ -45,7 +45,6 @@ typedef enum part_state { PART_NO_ROOM, PART_PLACED, PART_THERE } part_state;
 /* One list on its way; [n] by weight. */
 typedef struct parts {
     comm                *comm;
-    device              *dev;
     stream              *s;
     const weight *const *list;
     size_t               n;
@@ -175,7 +174,7 @@ status weight_parts_load(comm *c, device *dev, stream *s, const weight *const *l
     status               st = ST_OK;
     const double         began = comm_now();
     weight_parts_figures f = {0};
-    parts                p = {.comm = c, .dev = dev, .s = s, .list = list, .n = n};
+    parts                p = {.comm = c, .s = s, .list = list, .n = n};
     TRY(comm_agree(c, open_parts(&p)));
     TRY(tell_places(&p));
     TRY(comm_agree(c, choose_roots(&p)));
