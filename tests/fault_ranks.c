@@ -1,6 +1,5 @@
 /* Whatever befalls one rank, the job ends soon, on all ranks, with the right exit code and a reason, leaves no process
  * behind and no half-written output. */
-#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -15,6 +14,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "background.h"
+#include "outputs.h"
 #include "processes.h"
 #include "program.h"
 #include "tiny_model.h"
@@ -47,58 +48,7 @@ static void write_job(const char *name, const char *model, const char *pictures,
 static const char *const names[] = {"a", "b", "c", "d"};
 enum { N_NAMES = 4, STEPS = 12 };
 
-/* ---- a run in the background */
-
-typedef struct background {
-    pthread_t   thread;
-    program_run run;
-    const char *arguments;
-    double      began, ended;
-} background;
-
-static void *run_program(void *arg)
-{
-    background *b = arg;
-    program_start(&b->run, dir, NULL, N_RANKS, LIMIT_S, b->arguments);
-    b->ended = processes_now();
-    return NULL;
-}
-
-static void begin(background *b, const char *arguments)
-{
-    *b = (background){.arguments = arguments, .began = processes_now()};
-    assert_int_equal(pthread_create(&b->thread, NULL, run_program, b), 0);
-}
-
-static void end(background *b)
-{
-    pthread_join(b->thread, NULL);
-}
-
-/* mpirun tells a rank's processes apart; it may not have started them yet. */
-static pid_t wait_for_rank(int rank)
-{
-    pid_t pid = 0;
-    for (double until = processes_now() + END_S; pid == 0 && processes_now() < until;)
-        pid = processes_rank(DYPE_BINARY, dir, rank);
-    return pid;
-}
-
 /* ---- outputs */
-
-static char *read_file(const char *path, size_t *n)
-{
-    FILE *file = fopen(path, "re");
-    if (file == NULL) return NULL;
-    fseek(file, 0, SEEK_END);
-    *n = (size_t)ftell(file);
-    rewind(file);
-    char *data = malloc(*n + 1);
-    assert_non_null(data);
-    assert_int_equal(fread(data, 1, *n, file), *n);
-    fclose(file);
-    return data;
-}
 
 /* Each picture is as whole as the one of an undisturbed run, byte by byte, or not there; how many are there. */
 static int whole_pictures(const char *folder)
@@ -108,10 +58,10 @@ static int whole_pictures(const char *folder)
         char   name[64];
         size_t n_want = 0, n_got = 0;
         snprintf(name, sizeof(name), "whole/out/%s.png", names[i]);
-        char *want = read_file(in_dir(name), &n_want);
+        char *want = outputs_read(in_dir(name), &n_want);
         assert_non_null(want);
         snprintf(name, sizeof(name), "%s/out/%s.png", folder, names[i]);
-        char *got = read_file(in_dir(name), &n_got);
+        char *got = outputs_read(in_dir(name), &n_got);
         if (got != NULL && (n_got != n_want || memcmp(got, want, n_want) != 0)) fail_msg("%s is not whole", name);
         n_there += got != NULL;
         free(got);
@@ -155,14 +105,14 @@ static void a_killed_rank_ends_all(void **state)
         const int    rank = (int)program_draw(2 * i, N_RANKS);
         const double at_s = whole_s * (0.05 + 0.0009 * program_draw(2 * i + 1, 1000)); /* 5 % to 95 % of a run */
         print_message("  rank %d after %.2f of %.2f s\n", rank, at_s, whole_s);
-        begin(&b, arguments_of("killed"));
-        const pid_t pid = wait_for_rank(rank);
+        background_begin(&b, dir, N_RANKS, LIMIT_S, arguments_of("killed"));
+        const pid_t pid = processes_wait_rank(DYPE_BINARY, dir, rank, END_S);
         assert_true(pid > 0);
         const double left_s = b.began + at_s - processes_now();
         if (left_s > 0) usleep((useconds_t)(left_s * 1e6));
         const double killed = processes_now();
         const bool   hit = kill(pid, SIGKILL) == 0;
-        end(&b);
+        background_end(&b);
         assert_int_equal(processes_left(DYPE_BINARY, dir, 1), 0);
         whole_pictures("killed");
         /* The machine was faster this time: the rank had ended, though nobody may have asked after it yet. */
@@ -188,9 +138,8 @@ static void wait_for_events(const char *folder, const char *event, int n_wanted)
     snprintf(want, sizeof(want), "{\"event\":\"%s\"", event);
     for (double until = processes_now() + LIMIT_S; processes_now() < until; usleep(10000)) {
         size_t n = 0;
-        char  *text = read_file(in_dir(log), &n);
+        char  *text = outputs_read(in_dir(log), &n);
         int    n_there = 0;
-        if (text != NULL) text[n] = '\0';
         for (const char *at = text; at != NULL && (at = strstr(at, want)) != NULL; at++) n_there++;
         free(text);
         if (n_there >= n_wanted) return;
@@ -206,12 +155,12 @@ static void a_stopped_rank_is_named(void **state)
         char       want[64];
         const int  rank = k == 0 ? 0 : 1 + (int)program_draw(100, N_RANKS - 1);
         remove(in_dir("stopped.json"));
-        begin(&b, arguments_of("stopped"));
+        background_begin(&b, dir, N_RANKS, LIMIT_S, arguments_of("stopped"));
         wait_for_events("stopped", "step", STEPS / 2);
-        const pid_t  pid = wait_for_rank(rank);
+        const pid_t  pid = processes_wait_rank(DYPE_BINARY, dir, rank, END_S);
         const double stopped = processes_now();
         assert_int_equal(kill(pid, SIGSTOP), 0);
-        end(&b);
+        background_end(&b);
         snprintf(want, sizeof(want), "watchdog: rank %d (", rank);
         const char *line = strstr(b.run.output, want);
         const char *line_end = line != NULL ? strchr(line, '\n') : NULL;

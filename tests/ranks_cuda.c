@@ -2,7 +2,6 @@
  * them, in every grid, and when transfers are staged in host memory; devices that cannot work together are refused by name; a
  * rank that dies, or a transfer that fails, ends all. */
 #include <math.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "background.h"
 #include "latents_file.h"
 #include "processes.h"
 #include "program.h"
@@ -334,18 +334,6 @@ static void weights_in_parts_give_the_same_bits(void **state)
     }
 }
 
-typedef struct cut_run {
-    program_run run;
-    const char *environment, *command;
-} cut_run;
-
-static void *run_cut(void *arg)
-{
-    cut_run *c = arg;
-    program_start_other(&c->run, "mpirun", dir, c->environment, 0, 90, c->command);
-    return NULL;
-}
-
 /* Until the log has this. Files are mapped when the first picture's first phase is over. */
 static void wait_for_log(const char *path, const char *words)
 {
@@ -377,20 +365,19 @@ static void a_part_that_cannot_be_read_ends_all(void **state)
     environment_of(&(variant){.n_gpus = 2, .environment = "DYPE_DIST_LOAD_PARTS=1"}, environment, sizeof(environment));
     snprintf(command, sizeof(command), "-n 1 '%s' %s : -n 1 '%s' %s --model broken", DYPE_BINARY, asked, DYPE_BINARY, asked);
     for (int when = WHOLE; when <= CUT_EARLY; when++) {
-        cut_run   c = {.environment = environment, .command = command};
-        pthread_t thread;
+        background b;
         write_demo(2);
-        assert_int_equal(pthread_create(&thread, NULL, run_cut, &c), 0);
+        background_begin_other(&b, "mpirun", dir, environment, 0, 90, command);
         if (when == CUT_LATE) {
             wait_for_log(in_dir("small.json"), "\"phase\":\"start\"");
             assert_int_equal(truncate(in_dir(shard), 1 << 20), 0);
         }
-        pthread_join(thread, NULL);
-        if (c.run.exit_code != (when == WHOLE ? 0 : ST_BAD_MODEL) || (when != WHOLE && strstr(c.run.output, shard + 7) == NULL) ||
-            (when == CUT_LATE && strstr(c.run.output, "truncated or became unreadable while in use") == NULL))
-            fail_msg("case %d: exit code %d\n%s", when, c.run.exit_code, c.run.output);
+        background_end(&b);
+        if (b.run.exit_code != (when == WHOLE ? 0 : ST_BAD_MODEL) || (when != WHOLE && strstr(b.run.output, shard + 7) == NULL) ||
+            (when == CUT_LATE && strstr(b.run.output, "truncated or became unreadable while in use") == NULL))
+            fail_msg("case %d: exit code %d\n%s", when, b.run.exit_code, b.run.output);
         assert_int_equal(processes_left(DYPE_BINARY, dir, 1), 0);
-        program_run_free(&c.run);
+        program_run_free(&b.run);
     }
 }
 
@@ -427,47 +414,30 @@ static void devices_that_cannot_work_together_are_refused(void **state)
 
 /* ---- a rank that dies */
 
-typedef struct background {
-    program_run run;
-    const char *environment;
-    double      ended;
-} background;
-
-static void *run_program(void *arg)
-{
-    background *b = arg;
-    char        arguments[2 * TEMPDIR_PATH]; /* with the folder: other tests run programs of this name */
-    snprintf(arguments, sizeof(arguments), "job.yaml --overwrite --backend cuda --threads 1 --watchdog 3 --log-json '%s'", in_dir("log.json"));
-    program_start(&b->run, dir, b->environment, 3, LIMIT_S, arguments);
-    b->ended = processes_now();
-    return NULL;
-}
-
 /* Killed or, every other time, stopped in the middle of the work, while the others wait for it on their devices: of a
  * stopped one the watchdog tells. */
 static void a_rank_that_dies_or_stops_ends_all(void **state)
 {
     const unsigned n_moments = program_full() ? 6 : 2;
     char           environment[2 * TEMPDIR_PATH], says[48];
+    char           arguments[2 * TEMPDIR_PATH]; /* with the folder: other tests run programs of this name */
     (void)state;
     write_job(&(variant){.model = 'a', .precision = "fp32", .parallel = "{}"});
     environment_of(&(variant){.n_gpus = 3}, environment, sizeof(environment));
+    snprintf(arguments, sizeof(arguments), "job.yaml --overwrite --backend cuda --threads 1 --watchdog 3 --log-json '%s'", in_dir("log.json"));
     for (unsigned i = 0; i < n_moments; i++) {
-        background b = {.environment = environment};
-        pthread_t  thread;
-        pid_t      pid = 0;
+        background b;
         const int  rank = (int)program_draw(700 + i, 3), sent = i % 2 == 0 ? SIGKILL : SIGSTOP;
         snprintf(says, sizeof(says), "watchdog: rank %d (", rank);
         remove(in_dir("log.json"));
-        assert_int_equal(pthread_create(&thread, NULL, run_program, &b), 0);
+        background_begin_other(&b, NULL, dir, environment, 3, LIMIT_S, arguments);
         wait_for_log(in_dir("log.json"), "\"event\":\"step\""); /* the watchdog is awake */
-        for (const double until = processes_now() + END_S; pid == 0 && processes_now() < until;)
-            pid = processes_rank(DYPE_BINARY, dir, rank);
+        const pid_t pid = processes_wait_rank(DYPE_BINARY, dir, rank, END_S);
         assert_true(pid > 0);
         usleep(1000 * program_draw(800 + i, 800));
         const double at = processes_now();
         const bool   hit = kill(pid, sent) == 0;
-        pthread_join(thread, NULL);
+        background_end(&b);
         assert_int_equal(processes_left(DYPE_BINARY, dir, 1), 0);
         if (hit && (b.run.exit_code == 0 || b.ended - at > (sent == SIGSTOP ? END_S + 3 : END_S)))
             fail_msg("rank %d, signal %d: exit code %d, %.1f s later\n%s", rank, sent, b.run.exit_code, b.ended - at, b.run.output);
