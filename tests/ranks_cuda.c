@@ -47,20 +47,11 @@ typedef struct variant {
     unsigned    seed; /* of the virtual GPU's order of independent work; 0: this run's (tests/run.sh) */
 } variant;
 
-static char *in_dir(const char *name)
-{
-    static char     paths[4][2 * TEMPDIR_PATH];
-    static unsigned next;
-    char           *path = paths[next++ % 4];
-    snprintf(path, sizeof(paths[0]), "%s/%s", dir, name);
-    return path;
-}
-
 static void write_job(const variant *v)
 {
     char text[sizeof(JOB) + 96];
     snprintf(text, sizeof(text), JOB, v->model, v->precision, v->parallel);
-    assert_int_equal(tempdir_write(in_dir("job.yaml"), text), ST_OK);
+    assert_int_equal(tempdir_write(tempdir_in(dir, "job.yaml"), text), ST_OK);
 }
 
 static void environment_of(const variant *v, char *out, size_t size)
@@ -78,14 +69,14 @@ static json_t *render(const variant *v)
     char        environment[2 * TEMPDIR_PATH];
     environment_of(v, environment, sizeof(environment));
     write_job(v);
-    remove(in_dir("log.json"));
+    remove(tempdir_in(dir, "log.json"));
     program_start(&run, dir, environment, v->n_ranks, LIMIT_S,
                   "job.yaml --overwrite --log-json log.json --backend cuda --threads 1");
     const char *how = v->environment != NULL ? "transfers between GPUs: MPI, staged" : "transfers between GPUs: NCCL";
     if (run.exit_code != 0 || (v->n_ranks > 1 && strstr(run.output, how) == NULL))
         fail_msg("%d GPUs, %s, %s: exit code %d\n%s", v->n_ranks, v->precision, v->parallel, run.exit_code, run.output);
     program_run_free(&run);
-    json_t *events = program_events(in_dir("log.json"), "picture");
+    json_t *events = program_events(tempdir_in(dir, "log.json"), "picture");
     assert_int_equal(json_array_size(events), N_PICTURES);
     if (strcmp(json_string_value(json_object_get(json_array_get(events, 0), "picture")), NAMES[0]) != 0) { /* replicas */
         json_t *first = json_incref(json_array_get(events, 0));
@@ -201,7 +192,8 @@ static void the_classic_ring_stays_close(void **state)
             float    *latent = NULL;
             double    square = 0, largest = 0;
             snprintf(name, sizeof(name), "%s.safetensors", NAMES[i]);
-            assert_int_equal(latents_file_read(&latent, in_dir(name), "latents", N_IMAGE[i], width, NULL), ST_OK);
+            assert_int_equal(
+                latents_file_read(&latent, tempdir_in(dir, "%s", name), "latents", N_IMAGE[i], width, NULL), ST_OK);
             if (!neighbour) {
                 want[i] = latent;
                 continue;
@@ -245,8 +237,8 @@ static void write_demo(int n_steps)
     snprintf(text, sizeof(text), "model: '" PROJECT_DIR "/models/demo'\noutput: '{name}.png'\nprecision: bf16\n"
              "defaults: {steps: %d, seed: 3, max_sequence_length: 64}\npictures:\n"
              "  - {name: small, prompt: 'a hill', width: 208, height: 208}\n", n_steps);
-    assert_int_equal(tempdir_write(in_dir("small.yaml"), text), ST_OK);
-    remove(in_dir("small.json"));
+    assert_int_equal(tempdir_write(tempdir_in(dir, "small.yaml"), text), ST_OK);
+    remove(tempdir_in(dir, "small.json"));
 }
 
 /* The demo model on GPUs of which each rank may use so much; NULL: all. The program says `says`. With `more` and all memory in
@@ -265,7 +257,8 @@ static demo_run run_demo(int n_ranks, const char *limit, int n_steps, const char
     if (run.exit_code != 0 || strstr(run.output, says) == NULL)
         fail_msg("%s: exit code %d, no \"%s\"?\n%s", arguments, run.exit_code, says, run.output);
     program_run_free(&run);
-    json_t *pictures = program_events(in_dir("small.json"), "picture"), *plans = program_events(in_dir("small.json"), "plan");
+    json_t *pictures = program_events(tempdir_in(dir, "small.json"), "picture"),
+           *plans = program_events(tempdir_in(dir, "small.json"), "plan");
     snprintf(p.latents, sizeof(p.latents), "%s", text_of(pictures, 0, "latents_sha256"));
     snprintf(p.pixels, sizeof(p.pixels), "%s", text_of(pictures, 0, "pixels_sha256"));
     for (size_t r = 0; r < (size_t)n_ranks; r++) {
@@ -369,8 +362,8 @@ static void a_part_that_cannot_be_read_ends_all(void **state)
         write_demo(2);
         background_begin_other(&b, "mpirun", dir, environment, 0, 90, command);
         if (when == CUT_LATE) {
-            wait_for_log(in_dir("small.json"), "\"phase\":\"start\"");
-            assert_int_equal(truncate(in_dir(shard), 1 << 20), 0);
+            wait_for_log(tempdir_in(dir, "small.json"), "\"phase\":\"start\"");
+            assert_int_equal(truncate(tempdir_in(dir, "%s", shard), 1 << 20), 0);
         }
         background_end(&b);
         if (b.run.exit_code != (when == WHOLE ? 0 : ST_BAD_MODEL) || (when != WHOLE && strstr(b.run.output, shard + 7) == NULL) ||
@@ -424,14 +417,16 @@ static void a_rank_that_dies_or_stops_ends_all(void **state)
     (void)state;
     write_job(&(variant){.model = 'a', .precision = "fp32", .parallel = "{}"});
     environment_of(&(variant){.n_gpus = 3}, environment, sizeof(environment));
-    snprintf(arguments, sizeof(arguments), "job.yaml --overwrite --backend cuda --threads 1 --watchdog 3 --log-json '%s'", in_dir("log.json"));
+    snprintf(arguments, sizeof(arguments),
+             "job.yaml --overwrite --backend cuda --threads 1 --watchdog 3 --log-json '%s'",
+             tempdir_in(dir, "log.json"));
     for (unsigned i = 0; i < n_moments; i++) {
         background b;
         const int  rank = (int)program_draw(700 + i, 3), sent = i % 2 == 0 ? SIGKILL : SIGSTOP;
         snprintf(says, sizeof(says), "watchdog: rank %d (", rank);
-        remove(in_dir("log.json"));
+        remove(tempdir_in(dir, "log.json"));
         background_begin_other(&b, NULL, dir, environment, 3, LIMIT_S, arguments);
-        wait_for_log(in_dir("log.json"), "\"event\":\"step\""); /* the watchdog is awake */
+        wait_for_log(tempdir_in(dir, "log.json"), "\"event\":\"step\""); /* the watchdog is awake */
         const pid_t pid = processes_wait_rank(DYPE_BINARY, dir, rank, END_S);
         assert_true(pid > 0);
         usleep(1000 * program_draw(800 + i, 800));
