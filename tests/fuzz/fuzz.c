@@ -35,11 +35,7 @@ const char *fuzz_dir(void)
 
 const char *fuzz_path(const char *name)
 {
-    static char     paths[4][2 * TEMPDIR_PATH];
-    static unsigned next;
-    char           *path = paths[next++ % 4];
-    snprintf(path, sizeof(paths[0]), "%s/%s", dir, name);
-    return path;
+    return tempdir_in(dir, "%s", name);
 }
 
 static void write_file(const char *path, const void *data, size_t n)
