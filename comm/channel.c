@@ -228,7 +228,16 @@ void channel_tick(service *s)
     if (st == ST_OK) return;
     /* Others may wait on their devices for what never comes: no agreement is possible any more. */
     watchdog_last_resort();
-    fprintf(stderr, "dype-dist: rank %d (%s): %s\n", s->transport->world_rank, s->transport->host, err_text());
+    char  *text = NULL;
+    size_t n_text = 0;
+    FILE  *out = open_memstream(&text, &n_text);
+    if (out != NULL) {
+        fprintf(out, ": ");
+        watchdog_tell_place(s, out);
+        fclose(out);
+    }
+    fprintf(stderr, "dype-dist: rank %d (%s): %s%s\n", s->transport->world_rank, s->transport->host, err_text(),
+            text != NULL ? text : "");
     channel_abort_all(s);
     s->transport->abort(s->transport, ST_COMM);
     _Exit(ST_COMM);

@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdio.h>
 
 #include "channel.h"
 #include "clerk.h"
@@ -98,6 +99,8 @@ void   watchdog_close(service *s);
 /* In the service thread: a record has come; a round of polls has ended. */
 status watchdog_receive(service *s, int from, const char *body, size_t bytes);
 void   watchdog_tick(service *s);
+/* In the service thread: where this rank is, for people. */
+void   watchdog_tell_place(service *s, FILE *out);
 /* Ends this process in some seconds, whatever may hang until then. */
 void   watchdog_last_resort(void);
 

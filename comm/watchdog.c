@@ -136,6 +136,12 @@ static void print_alarm(FILE *out, const watchdog_alarm *a, double timeout_s)
     }
 }
 
+void watchdog_tell_place(service *s, FILE *out)
+{
+    const watchdog_record r = record_now(s, comm_now());
+    print_place(out, &r);
+}
+
 /* The message or the abort hangs, on a lock of a stuck thread perhaps: the job ends all the same. */
 static void end_at_once(int signal_number)
 {

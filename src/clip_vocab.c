@@ -14,12 +14,14 @@ enum {
     MERGES_MAX = 49152 - 256 - 2,   /* the reference reads no more lines than these after the first */
     IDS_MAX = 1 << 22,              /* a larger id is taken for a broken file: embeddings have a row per id */
     FILE_MAX_BYTES = 64 * 1024 * 1024,
-    NAME_MAX_BYTES = 1024           /* of a token that a merge makes */
+    NAME_MAX_BYTES = 1024,          /* of a token that a merge makes */
+    WHERE_BYTES = PATH_MAX + 128
 };
 
 /* The optional files; NULL where absent. The reference reads the last three only when the first has no
  * added_tokens_decoder: such folders are older than it. */
 typedef struct {
+    const char *dir;
     json_t *config;      /* tokenizer_config.json */
     json_t *special_map; /* special_tokens_map.json */
     json_t *added;       /* added_tokens.json */
@@ -253,7 +255,7 @@ static bool flag(const json_t *token, const char *key)
 }
 
 /* token: a string, or an object with "content". id: its own, or -1: the vocabulary's, or the next free one. A special
- * token that is known as an added one keeps what was said there. where: file and key, for messages. */
+ * token that is known as an added one keeps what was said there. where: path and key, for messages. */
 static status add_token(clip_vocab *v, const json_t *token, int32_t id, bool special, const char *where)
 {
     status st = ST_OK;
@@ -296,12 +298,13 @@ static status add_token_with_id(clip_vocab *v, const json_t *token, const json_t
 }
 
 /* tokenizer_config.json of today: added_tokens_decoder, id -> token. */
-static status add_from_decoder(clip_vocab *v, const json_t *decoder)
+static status add_from_decoder(clip_vocab *v, const json_t *decoder, const char *dir)
 {
-    static const char where[] = "tokenizer_config.json: added_tokens_decoder";
     status st = ST_OK;
+    char where[WHERE_BYTES];
     const char *key;
     json_t *token;
+    snprintf(where, sizeof(where), "%s/tokenizer_config.json: added_tokens_decoder", dir);
     json_object_foreach ((json_t *)decoder, key, token) {
         char *end = NULL;
         json_t *id = json_real(strtod(key, &end));
@@ -318,18 +321,20 @@ static status add_from_decoder(clip_vocab *v, const json_t *decoder)
 static status add_from_old_files(clip_vocab *v, const extra_files *files)
 {
     status st = ST_OK;
+    char where[WHERE_BYTES];
     const char *key;
     size_t i;
     json_t *value, *list = json_object_get(files->fast, "added_tokens");
+    snprintf(where, sizeof(where), "%s/added_tokens.json", files->dir);
     json_object_foreach (files->added, key, value) {
         json_t *token = json_string(key);
-        st = token == NULL ? err_set(ST_NO_MEMORY, "added_tokens.json") :
-                             add_token_with_id(v, token, value, "added_tokens.json");
+        st = token == NULL ? err_set(ST_NO_MEMORY, "%s", where) : add_token_with_id(v, token, value, where);
         json_decref(token);
         if (st != ST_OK) return st;
     }
+    snprintf(where, sizeof(where), "%s/tokenizer.json: added_tokens", files->dir);
     json_array_foreach (list, i, value) {
-        TRY(add_token_with_id(v, value, json_object_get(value, "id"), "tokenizer.json: added_tokens"));
+        TRY(add_token_with_id(v, value, json_object_get(value, "id"), where));
     }
 fail:
     return st;
@@ -347,10 +352,10 @@ static const json_t *special_value(const extra_files *files, const char *key)
 static status add_special(clip_vocab *v, const extra_files *files, const char *key, const char *fallback, int32_t *id)
 {
     status st = ST_OK;
-    char where[128];
+    char where[WHERE_BYTES];
     const json_t *value = special_value(files, key);
     json_t *standard = fallback != NULL ? json_string(fallback) : NULL;
-    snprintf(where, sizeof(where), "tokenizer_config.json or special_tokens_map.json: %s", key);
+    snprintf(where, sizeof(where), "%s/tokenizer_config.json or special_tokens_map.json: %s", files->dir, key);
     if (value == NULL) value = standard;
     if (value == NULL) return ST_OK;
     TRY(add_token(v, value, -1, true, where));
@@ -372,6 +377,7 @@ static status add_specials(clip_vocab *v, const extra_files *files)
 {
     static const char start[] = "<|startoftext|>", end[] = "<|endoftext|>";
     status st = ST_OK;
+    char where[WHERE_BYTES];
     const json_t *lists[2] = {json_object_get(files->config, "additional_special_tokens"),
                               json_object_get(files->special_map, "additional_special_tokens")};
     const char *key;
@@ -385,13 +391,15 @@ static status add_specials(clip_vocab *v, const extra_files *files)
     TRY(add_special(v, files, "pad_token", end, &v->pad));
     TRY(add_special(v, files, "cls_token", NULL, NULL));
     TRY(add_special(v, files, "mask_token", NULL, NULL));
+    snprintf(where, sizeof(where), "%s: additional_special_tokens", files->dir);
     for (size_t list = 0; list < 2; list++) {
         json_array_foreach ((json_t *)lists[list], i, value) {
-            TRY(add_token(v, value, -1, true, "additional_special_tokens"));
+            TRY(add_token(v, value, -1, true, where));
         }
     }
+    snprintf(where, sizeof(where), "%s/tokenizer_config.json: extra_special_tokens", files->dir);
     json_object_foreach (json_object_get(files->config, "extra_special_tokens"), key, value) {
-        TRY(add_token(v, value, -1, true, "tokenizer_config.json: extra_special_tokens"));
+        TRY(add_token(v, value, -1, true, where));
     }
 fail:
     return st;
@@ -411,18 +419,18 @@ static status read_settings(clip_vocab *v, const json_t *config, const char *dir
     const json_t *length = json_object_get(config, "model_max_length");
     if (!json_is_real(length)) length = json_object_get(config, "max_len");
     double n = json_is_real(length) ? json_real_value(length) : CLIP_MAX_LENGTH;
-    /* A number beyond all sense is transformers' way to say that there is none. */
-    v->max_length = n > 1e6 ? (int)CLIP_MAX_LENGTH : (int)n;
     if (n < 2.0) {
         return err_set(ST_BAD_MODEL, "%s/tokenizer_config.json: model_max_length: got %g, want at least 2", dir, n);
     }
+    /* A number beyond all sense is transformers' way to say that there is none. */
+    v->max_length = n > 1e6 ? (int)CLIP_MAX_LENGTH : (int)n;
     return ST_OK;
 }
 
 status clip_vocab_open(clip_vocab **out, const char *dir)
 {
     status st = ST_OK;
-    extra_files files = {0};
+    extra_files files = {.dir = dir};
     clip_vocab *v = calloc(1, sizeof(*v));
     if (v == NULL) return err_set(ST_NO_MEMORY, "clip tokenizer: %zu bytes", sizeof(*v));
     TRY(read_vocab(v, dir));
@@ -430,7 +438,7 @@ status clip_vocab_open(clip_vocab **out, const char *dir)
     TRY(read_json(&files.config, dir, "tokenizer_config.json", true));
     const json_t *decoder = json_object_get(files.config, "added_tokens_decoder");
     if (decoder != NULL) {
-        TRY(add_from_decoder(v, decoder));
+        TRY(add_from_decoder(v, decoder, dir));
     } else {
         TRY(read_json(&files.special_map, dir, "special_tokens_map.json", true));
         TRY(read_json(&files.added, dir, "added_tokens.json", true));

@@ -74,6 +74,11 @@ void device_forget(device *dev)
     dev->impl->forget(dev);
 }
 
+void device_drop(device *dev, const void *host, size_t bytes)
+{
+    if (host != NULL) dev->impl->drop(dev, host, bytes);
+}
+
 status stream_open(stream **out, device *dev)
 {
     return dev->impl->open_stream(out, dev);
@@ -94,6 +99,16 @@ status stream_lend(stream *s, const void *host, size_t bytes, const void **out)
 status stream_return(stream *s, const void *ptr)
 {
     return ptr == NULL ? ST_OK : s->dev->impl->take_back(s, ptr);
+}
+
+status stream_place(stream *s, const void *host, size_t bytes, void **out, bool *filled)
+{
+    return s->dev->impl->place(s, host, bytes, out, filled);
+}
+
+status stream_filled(stream *s, const void *ptr)
+{
+    return s->dev->impl->filled(s, ptr);
 }
 
 status stream_copy_in(stream *s, void *dst, const void *host, size_t bytes)

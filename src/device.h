@@ -55,6 +55,13 @@ status stream_return(stream *s, const void *ptr);
 /* Before host memory goes that was ever lent, all of it given back: a device may keep copies for the next time, by
  * address. */
 void device_forget(device *dev);
+/* For weights that come from elsewhere than the host: where host will be lent from, on s or another stream. *filled: it is there
+ * already; else work of s writes it, and stream_filled, in its order, says so. Lent, until stream_return. *out NULL: this
+ * device keeps no copies, or has no room for one. */
+status stream_place(stream *s, const void *host, size_t bytes, void **out, bool *filled);
+status stream_filled(stream *s, const void *ptr);
+/* What was lent will not be for some time: a GPU need not keep it. The work that it was lent to is done. */
+void device_drop(device *dev, const void *host, size_t bytes);
 
 status stream_open(stream **out, device *dev);
 void   stream_close(stream *s); /* waits for its work; accepts NULL */
@@ -95,6 +102,7 @@ KERNEL_OPS(DEVICE_OP)
 typedef struct device_counts {
     int64_t n_calls;
     double  flops;
+    int64_t weight_bytes; /* of lent weights that were copied from the host to a GPU; 0 where memory is shared */
 } device_counts;
 device_counts device_count(const device *dev);
 

@@ -181,9 +181,28 @@ static void keep_returned(host_device *dev, void *ptr)
 }
 
 /* Lent memory is the host's own, or a copy that goes with its return. */
+static status host_place(stream *s, const void *host, size_t bytes, void **out, bool *filled)
+{
+    (void)s, (void)host, (void)bytes;
+    *out = NULL;
+    *filled = false;
+    return ST_OK;
+}
+
+static status host_filled(stream *s, const void *ptr)
+{
+    (void)s;
+    return err_set(ST_DEVICE, "%p was filled, but it is no place of a weight", ptr);
+}
+
 static void host_forget(device *dev)
 {
     (void)dev;
+}
+
+static void host_drop(device *dev, const void *host, size_t bytes)
+{
+    (void)dev, (void)host, (void)bytes;
 }
 
 static size_t host_memory_free(device *dev)
@@ -486,11 +505,14 @@ static const device_impl host_impl = {
     .alloc = host_alloc,
     .free = host_free,
     .forget = host_forget,
+    .drop = host_drop,
     .memory_free = host_memory_free,
     .open_stream = host_open_stream,
     .close_stream = host_close_stream,
     .lend = host_lend,
     .take_back = host_take_back,
+    .place = host_place,
+    .filled = host_filled,
     .copy_in = host_copy,
     .copy_out = host_copy,
     .copy = host_copy,

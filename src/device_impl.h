@@ -12,11 +12,14 @@ typedef struct device_impl {
     status (*alloc)(device *dev, size_t bytes, const char *what, void **out);
     void (*free)(device *dev, void *ptr);        /* ptr is not NULL */
     void (*forget)(device *dev);
+    void (*drop)(device *dev, const void *host, size_t bytes); /* host is not NULL */
     size_t (*memory_free)(device *dev);
     status (*open_stream)(stream **out, device *dev);
     void (*close_stream)(stream *s);
     status (*lend)(stream *s, const void *host, size_t bytes, const void **out); /* host is not NULL */
     status (*take_back)(stream *s, const void *ptr);                              /* ptr is not NULL */
+    status (*place)(stream *s, const void *host, size_t bytes, void **out, bool *filled);
+    status (*filled)(stream *s, const void *ptr);
     status (*copy_in)(stream *s, void *dst, const void *host, size_t bytes);  /* bytes > 0, here and below */
     status (*copy_out)(stream *s, void *host, const void *src, size_t bytes);
     status (*copy)(stream *s, void *dst, const void *src, size_t bytes);

@@ -10,13 +10,19 @@
 #include <unistd.h>
 
 #include "atomic_file.h"
+#include "file_lock.h"
 #include "recipe.h"
 #include "safetensors.h"
 #include "sha256.h"
 
 static const int64_t LIMIT_BYTES = 4ll << 30;
 
-enum { LEFTOVER_S = 3600 }; /* a temporary file older than this belongs to a writer that was killed */
+enum {
+    LEFTOVER_S = 3600, /* a temporary file or lock older than this belongs to a writer that was killed */
+    WAIT_S = 120,      /* FLUX.1's T5 takes seconds on a GPU, half a minute on CPUs, beside reading 9.5 GB */
+    LOOK_US = 200000,
+    VAIN_MAX = 3       /* a lock that was released just then, once or twice; no disk, no permission for ever */
+};
 
 static const char TEXT[] = "prompt_embeds", POOLED[] = "pooled_prompt_embeds"; /* as in embeddings_in */
 
@@ -24,6 +30,7 @@ struct embedding_cache {
     embedding_cache_opts opts;
     char                *folder; /* DIR/embeddings */
     bool                 told;   /* that it cannot be written */
+    file_lock           *claim;  /* of what is being encoded; NULL: nothing */
 };
 
 status embedding_cache_open(embedding_cache **out, const embedding_cache_opts *opts)
@@ -35,6 +42,7 @@ status embedding_cache_open(embedding_cache **out, const embedding_cache_opts *o
     }
     c->opts = *opts;
     if (c->opts.limit_bytes == 0) c->opts.limit_bytes = LIMIT_BYTES;
+    if (c->opts.wait_s == 0) c->opts.wait_s = WAIT_S;
     *out = c;
     return ST_OK;
 }
@@ -42,8 +50,15 @@ status embedding_cache_open(embedding_cache **out, const embedding_cache_opts *o
 void embedding_cache_close(embedding_cache *c)
 {
     if (c == NULL) return;
+    embedding_cache_drop(c);
     free(c->folder);
     free(c);
+}
+
+void embedding_cache_drop(embedding_cache *c)
+{
+    file_lock_release(c->claim);
+    c->claim = NULL;
 }
 
 /* Shapes of an entry. */
@@ -121,7 +136,8 @@ static const char *read_entry(const embedding_cache *c, const embedding_key *key
     return NULL;
 }
 
-status embedding_cache_read(embedding_cache *c, const embedding_key *key, const embedding_rows *rows, bool *found)
+/* tells: warns of an entry that is damaged. */
+static status look_up(embedding_cache *c, const embedding_key *key, const embedding_rows *rows, bool tells, bool *found)
 {
     enum { TRIES = 5 }; /* another job may take the entry away, and write it anew, between our look and our open */
     status       st = ST_OK, open_st = ST_FAILED;
@@ -142,11 +158,52 @@ status embedding_cache_read(embedding_cache *c, const embedding_key *key, const 
     *found = wrong == NULL;
     if (*found)
         utimensat(AT_FDCWD, path, NULL, 0); /* used just now; a folder that others own forgets it */
-    else
+    else if (tells)
         report_warn(c->opts.report, "cache: %s: %s; the prompt is encoded again", path, wrong);
     err_clear();
 fail:
     safetensors_close(file);
+    free(path);
+    return st;
+}
+
+status embedding_cache_read(embedding_cache *c, const embedding_key *key, const embedding_rows *rows, bool *found)
+{
+    return look_up(c, key, rows, true, found);
+}
+
+/* Where no lock can be made there is no claim, and no wait: who cannot lock cannot leave rows either. */
+status embedding_cache_claim(embedding_cache *c, const embedding_key *key, const embedding_rows *rows, bool *found)
+{
+    status       st = ST_OK;
+    const double until = report_now() + c->opts.wait_s;
+    bool         waits = false;
+    int          n_vain = 0;
+    char         name[SHA256_HEX], *path = NULL;
+    embedding_cache_drop(c);
+    *found = false;
+    TRY(hash_key(c, key, name));
+    if (asprintf(&path, "%s/%s.safetensors.lock", c->folder, name) < 0) {
+        path = NULL;
+        st = err_set(ST_NO_MEMORY, "embedding_cache: the name of a lock");
+        goto fail;
+    }
+    if (atomic_file_make_folder(path) != ST_OK) goto out;
+    while (file_lock_take(&c->claim, &(file_lock_opts){.path = path, .what = "this prompt"}) != ST_OK) {
+        const bool held = access(path, F_OK) == 0;
+        n_vain = held ? 0 : n_vain + 1;
+        if (n_vain == VAIN_MAX) goto out;
+        if (held && !waits) report_line(c->opts.report, "cache: %s; waiting for its rows, %d s at most", err_text(), c->opts.wait_s);
+        waits = waits || held;
+        usleep(LOOK_US);
+        TRY(look_up(c, key, rows, false, found));
+        if (*found || report_now() > until) goto out;
+    }
+    TRY(look_up(c, key, rows, false, found)); /* whoever held it before may have left them */
+    if (*found) embedding_cache_drop(c);
+out:
+    err_clear();
+fail:
     free(path);
     return st;
 }
@@ -239,6 +296,7 @@ status embedding_cache_write(embedding_cache *c, const embedding_key *key, const
         err_clear();
     }
 fail:
+    embedding_cache_drop(c);
     free(path);
     return st;
 }

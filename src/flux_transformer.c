@@ -347,6 +347,25 @@ fail:
     return stream_settle(f->opts.compute, st);
 }
 
+static void drop_linear(flux_transformer *f, const linear *l)
+{
+    device_drop(f->opts.dev, l->w.data, weight_bytes(&l->w));
+    device_drop(f->opts.dev, l->b.data, weight_bytes(&l->b));
+}
+
+/* These weights are not needed again before the next picture (design D5). */
+static void drop_modulation(flux_transformer *f)
+{
+    const flux_global_weights *w = &f->weights->global;
+    const flux_mlp_weights    *mlps[] = {&w->time, &w->guidance, &w->pooled};
+    for (int unit = comm_rank(f->comm); unit < n_units(&f->config); unit += comm_size(f->comm))
+        drop_linear(f, unit_linear(f, unit));
+    for (size_t i = 0; i < sizeof(mlps) / sizeof(mlps[0]); i++) {
+        drop_linear(f, &mlps[i]->in);
+        drop_linear(f, &mlps[i]->out);
+    }
+}
+
 static status compute_modulation(flux_transformer *f)
 {
     status             st = ST_OK;
@@ -356,6 +375,7 @@ static status compute_modulation(flux_transformer *f)
     TRY(comm_agree(f->comm, st));
     TRY(comm_bcast(f->comm, 0, m.host, (size_t)f->seq.n_steps * (size_t)f->d * f->element));
     TRY(comm_agree(f->comm, compute_units(f, &m)));
+    drop_modulation(f);
     TRY(comm_agree(f->comm, spread_units(f, &m)));
 fail:
     arena_free(&m.memory);
@@ -505,6 +525,47 @@ fail:
     free(pos);
     st = comm_agree(f->comm, st);
     if (st != ST_OK) flux_transformer_release(f);
+    return st;
+}
+
+static size_t add_linear(const weight **list, size_t n, const linear *l)
+{
+    list[n++] = &l->w;
+    if (l->b.data != NULL) list[n++] = &l->b;
+    return n;
+}
+
+/* Of the image stream and the single blocks, in the order of their use; room for all of them. */
+static size_t list_shared(const flux_transformer *f, const weight **list)
+{
+    const flux_weights *w = f->weights;
+    size_t              n = add_linear(list, 0, &w->global.x_embedder);
+    for (int i = 0; i < f->config.num_layers; i++) {
+        const flux_stream_weights *image = &w->doubles[i].image;
+        const linear *const        all[] = {&image->k, &image->v, &image->q, &image->out, &image->ff_in, &image->ff_out};
+        for (size_t k = 0; k < sizeof(all) / sizeof(all[0]); k++) n = add_linear(list, n, all[k]);
+    }
+    for (int i = 0; i < f->config.num_single_layers; i++) {
+        const flux_single_weights *single = &w->singles[i];
+        const linear *const        all[] = {&single->k, &single->v, &single->q, &single->mlp, &single->out};
+        for (size_t k = 0; k < sizeof(all) / sizeof(all[0]); k++) n = add_linear(list, n, all[k]);
+    }
+    return add_linear(list, n, &w->global.proj_out);
+}
+
+status flux_transformer_load(flux_transformer *f, weight_parts_figures *figures)
+{
+    enum { LINEARS_OF_BLOCK = 6 }; /* at most */
+    status         st = ST_OK;
+    const weight **list = NULL;
+    for (int r = 0; r < comm_size(f->comm); r++)
+        if (f->rank_rows[r].n_image == 0) return ST_OK;
+    TRY(comm_open_channel(f->comm, f->opts.dev, NULL));
+    list = calloc(2 * (size_t)(n_blocks_of(&f->config) * LINEARS_OF_BLOCK + 2), sizeof(*list));
+    TRY(comm_agree(f->comm, list != NULL ? ST_OK : err_set(ST_NO_MEMORY, "transformer: a list of weights")));
+    TRY(weight_parts_load(f->comm, f->opts.dev, f->opts.compute, list, list_shared(f, list), figures));
+fail:
+    free(list);
     return st;
 }
 

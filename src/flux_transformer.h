@@ -15,6 +15,7 @@
 #include "model.h"
 #include "position.h"
 #include "tap.h"
+#include "weight_parts.h"
 
 typedef struct flux_transformer flux_transformer;
 
@@ -62,6 +63,9 @@ void flux_transformer_parity(flux_transformer *f, bool parity);
 
 /* Plans memory, scatters the text rows, computes the modulation of all steps. */
 status flux_transformer_prepare(flux_transformer *f, const flux_sequence *seq);
+/* Weights that all ranks need, each read by one of them and sent to the others, as far as they find room everywhere; nothing
+ * when some rank has no image rows. After prepare, when the device has given what else the picture needs. */
+status flux_transformer_load(flux_transformer *f, weight_parts_figures *figures);
 /* Puts one forward on the compute stream. table: position tables of this step as position_plan lays them out, host,
  * the same on all ranks, unchanged until the stream is synced. latents: [n_image of this rank, in_channels] fp32,
  * device. velocity: [the same, out_channels] in the activations' type, device. */

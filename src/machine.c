@@ -4,26 +4,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "arena.h"
+#include "cpu_clock.h"
 #include "png_writer.h"
 #include "sha256.h"
 
 /* Data sheets, dense bf16: H100 SXM 989 TFLOP/s, NVLink 450 GB/s one way, 80 GB; A100 SXM 312, 300 GB/s, 80 GB; L40S
- * 362, L40 181, L20 119.5, all three PCIe 4 x16 25 GB/s, 48 GB; RTX 4090 165, the same PCIe, 24 GB. What is reached of
- * them: attention 60 %, products 65 %; 70 % of both where published times say so (A100, L40, L20); links 80 %,
- * convolutions 29 %; 8 % for all that is neither. Reasons: docs/cost-model.md. */
+ * 362, L40 181, L20 119.5, all three PCIe 4 x16 25 GB/s, 48 GB; RTX 4090 165, the same PCIe, 24 GB; to the host PCIe 5 x16
+ * (H100, 50 GB/s) or 4 x16. What is reached of them: attention 60 %, products 65 %; 70 % of both where published times say
+ * so (A100, L40, L20); links 80 %, convolutions 29 %; 8 % for all that is neither. Reasons: docs/cost-model.md. */
 static const struct {
     const char *name;
-    double      peak, attention, products, link, memory_gb;
+    double      peak, attention, products, link, host_link, memory_gb;
 } KNOWN[] = {
-    {"h100", 989e12, 0.60, 0.65, 360e9, 80},
-    {"a100", 312e12, 0.70, 0.70, 240e9, 80},
-    {"l40s", 362e12, 0.60, 0.65, 20e9, 48},
-    {"l40", 181e12, 0.70, 0.70, 20e9, 48},
-    {"l20", 119.5e12, 0.70, 0.70, 20e9, 48},
-    {"rtx4090", 165e12, 0.60, 0.65, 20e9, 24},
+    {"h100", 989e12, 0.60, 0.65, 360e9, 40e9, 80},
+    {"a100", 312e12, 0.70, 0.70, 240e9, 20e9, 80},
+    {"l40s", 362e12, 0.60, 0.65, 20e9, 20e9, 48},
+    {"l40", 181e12, 0.70, 0.70, 20e9, 20e9, 48},
+    {"l20", 119.5e12, 0.70, 0.70, 20e9, 20e9, 48},
+    {"rtx4090", 165e12, 0.60, 0.65, 20e9, 20e9, 24},
 };
 /* Samples hashed and written as PNG by one core of the host: a server's of 2020 and later. */
 static const double PNG_BYTES_S = 60e6;
@@ -34,7 +34,8 @@ status machine_named(machine *out, const char *name)
 {
     for (size_t i = 0; i < N_KNOWN; i++) {
         if (strcmp(KNOWN[i].name, name) != 0) continue;
-        *out = (machine){.attention = KNOWN[i].peak * KNOWN[i].attention, .link = KNOWN[i].link, .overhead = 1.08,
+        *out = (machine){.attention = KNOWN[i].peak * KNOWN[i].attention, .link = KNOWN[i].link,
+                         .host_link = KNOWN[i].host_link, .overhead = 1.08, .own_memory = true,
                          .memory_bytes = (int64_t)(KNOWN[i].memory_gb * 1e9)};
         /* Head width 512 goes through kernels at half the rate. */
         out->wide_attention = out->attention / 2;
@@ -61,13 +62,6 @@ typedef struct bench {
     float   *scale, *state_max, *state_sum, *table;
     int32_t *pos;
 } bench;
-
-static double process_cpu_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* Seconds on a clock of the operations: where threads outnumber cores, the fastest try is one that had a core alone, and a
  * step never has; there processor time counts, over the threads and their share of a core. */
@@ -266,6 +260,29 @@ fail:
     return st;
 }
 
+/* What a GPU takes from the host, through the stage that copies go through: pinned weights may come faster. */
+static status measure_host_link(bench *b, machine *out)
+{
+    enum { TIMES = 3 };
+    status       st = ST_OK;
+    const size_t bytes = larger(arena_bytes(&b->memory), 1);
+    double       best = INFINITY;
+    if (!out->own_memory) return ST_OK;
+    void *host = calloc(bytes, 1);
+    if (host == NULL) return err_set(ST_NO_MEMORY, "measuring: %zu bytes", bytes);
+    for (int i = 0; i < TIMES; i++) {
+        const double began = comm_now();
+        TRY(stream_copy_in(b->s, b->memory.base, host, bytes));
+        TRY(stream_sync(b->s));
+        if (i > 0) best = fmin(best, comm_now() - began);
+    }
+    out->host_link = (double)bytes / best;
+fail:
+    st = stream_settle(b->s, st);
+    free(host);
+    return st;
+}
+
 /* A picture's rows on their way to the file, on rank 0 alone: others have nothing to do then either. */
 static status measure_png(bench *b, machine *out)
 {
@@ -341,7 +358,7 @@ static status share_slowest(comm *c, machine *m)
     status   st = ST_OK;
     double   mine[] = {m->attention, m->wide_attention, m->products[0], m->products[1], m->products[2], m->products[3],
                        -m->row_s, m->link, m->png, m->conv[0], m->conv[1], m->conv[2], m->conv[3], m->conv[4], m->conv[5],
-                       m->conv[6], m->conv[7], (double)m->memory_bytes};
+                       m->conv[6], m->conv[7], (double)m->memory_bytes, m->host_link};
     enum { N = sizeof(mine) / sizeof(mine[0]) };
     const int n = comm_size(c);
     double   *all = calloc((size_t)n, sizeof(mine));
@@ -360,6 +377,7 @@ static status share_slowest(comm *c, machine *m)
     m->png = mine[8];
     for (int i = 0; i < VAE_MAX_BLOCKS; i++) m->conv[i] = mine[9 + i];
     m->memory_bytes = (int64_t)mine[9 + VAE_MAX_BLOCKS];
+    m->host_link = mine[10 + VAE_MAX_BLOCKS];
 fail:
     free(all);
     free(bytes);
@@ -386,6 +404,7 @@ status machine_measure(machine *out, comm *c, device *dev, const model *m, dtype
         st = measure_attention(&b, m->flux.n_heads, m->flux.head_dim, n_rows, n_keys, &found.attention);
     if (st == ST_OK) st = measure_attention(&b, 1, wide, MOST_QUERIES, MOST_QUERIES, &found.wide_attention);
     if (st == ST_OK) st = measure_convolutions(&b, m, &found);
+    if (st == ST_OK) st = measure_host_link(&b, &found);
     if (st == ST_OK) st = measure_png(&b, &found);
     TRY(comm_agree(c, st));
     TRY(measure_link(&b, &found));

@@ -18,10 +18,11 @@ typedef struct machine {
     double  row_s;                  /* seconds per row and block of all that is neither */
     double  conv[VAE_MAX_BLOCKS];   /* FLOP/s at the channels of the decoder's up blocks, in its order */
     double  link;                   /* bytes/s that a rank sends while another sends to it */
+    double  host_link;              /* bytes/s from host memory to a GPU; 0: computes in host memory */
     double  png;                    /* bytes/s of 8-bit samples that rank 0 hashes and writes as PNG: one core */
     double  overhead;               /* factor on all: 1 when measured */
     int64_t memory_bytes;           /* that a rank may use; a measured node's ranks together, unless own_memory */
-    bool    own_memory;             /* measured on a GPU: a rank's memory is its own, and weights may pass through it */
+    bool    own_memory;             /* a GPU: a rank's memory is its own, and weights may pass through it */
 } machine;
 
 /* NULL-terminated names for --for. */

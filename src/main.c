@@ -269,9 +269,13 @@ static status open_machine(program *p, int n_ranks)
     const job_picture *picture = &p->job->pictures[0];
     const int32_t      rows = picture->width / 16 * (picture->height / 16) / n_ranks;
     const machine_load load = {.n_threads = p->n_threads, .core_share = core_share(p)};
-    if (p->options.plan_for != NULL) return comm_agree(p->comm, machine_named(&p->machine, p->options.plan_for));
-    if (!p->options.plan && !worth_measuring(p)) return ST_OK;
-    return machine_measure(&p->machine, p->comm, p->dev, p->model, p->job->precision, rows, rows, &load, budget_s);
+    const int64_t      limit = (int64_t)p->options.memory_limit;
+    status             st = ST_OK;
+    if (p->options.plan_for != NULL) st = comm_agree(p->comm, machine_named(&p->machine, p->options.plan_for));
+    else if (p->options.plan || worth_measuring(p))
+        st = machine_measure(&p->machine, p->comm, p->dev, p->model, p->job->precision, rows, rows, &load, budget_s);
+    if (p->machine.own_memory && limit > 0 && limit < p->machine.memory_bytes) p->machine.memory_bytes = limit;
+    return st;
 }
 
 /* The plan of one picture: told, and whether it fits. */
@@ -482,7 +486,7 @@ static status open_renderer(program *p, report *r)
 {
     return comm_agree(p->comm, renderer_open(&p->renderer, &(renderer_opts){
         .job = p->job, .model = p->model, .model_sha256 = p->digest.whole, .encoders_sha256 = p->digest.encoders,
-        .cache_dir = p->cache_dir, .grid = &p->grid, .dev = p->dev, .report = r, .dump = p->dump,
+        .cache_dir = p->cache_dir, .grid = &p->grid, .dev = p->dev, .machine = &p->machine, .report = r, .dump = p->dump,
         .overwrite = p->options.overwrite, .refused = (const char *const *)p->refused,
         .n_blocks = p->options.n_blocks > 0 ? p->options.n_blocks : 0,
         .reverse_order = getenv("DYPE_TEST_REVERSE_BLOCKS") != NULL}));

@@ -6,15 +6,15 @@
 #include <string.h>
 
 #include "clip_encoder.h"
+#include "residency.h"
 #include "t5_encoder.h"
 #include "vae_decoder.h"
 #include "vae_weights.h"
 
 enum { TEXT_ROWS_SCHNELL = 256 };
 static const double GB = 1e9;
-/* What a GPU wants beside the buffers of a phase when weights pass through it (docs/cuda.md): 1 GiB of them, 1/2 that stays
- * free, 1 for products and libraries. */
-static const int64_t STREAM_BYTES = (int64_t)5 << 29;
+/* Of a card, for its context, the scratch of products and convolutions, and NCCL. */
+static const int64_t LIBRARIES_BYTES = (int64_t)1 << 30;
 
 /* ---- counts */
 
@@ -200,7 +200,7 @@ static status plan_one_rank(plan *p, int rank, int n_threads)
 {
     const flux_config *c = &p->model->flux;
     plan_rank         *r = &p->ranks[rank];
-    const int          n = p->shape.ulysses * p->shape.ring;
+    const int          n = plan_replica_ranks(p);
     const int64_t      latent = (int64_t)c->in_channels * (int64_t)sizeof(float); /* of a token */
     status             st = flux_transformer_plan(c, p->type, &p->geometry, p->n_text, p->picture->steps, p->shape,
                                                   rank, &r->denoise);
@@ -228,21 +228,57 @@ static status plan_one_rank(plan *p, int rank, int n_threads)
 int64_t plan_largest(const plan *p)
 {
     int64_t most = 0;
-    for (int r = 0; r < p->shape.ulysses * p->shape.ring; r++) most = at_least(most, p->ranks[r].anonymous);
+    for (int r = 0; r < plan_replica_ranks(p); r++) most = at_least(most, p->ranks[r].anonymous);
     return most;
 }
 
 int64_t plan_sum(const plan *p)
 {
     int64_t sum = 0;
-    for (int r = 0; r < p->shape.ulysses * p->shape.ring; r++) sum += p->ranks[r].anonymous;
+    for (int r = 0; r < plan_replica_ranks(p); r++) sum += p->ranks[r].anonymous;
     return sum;
+}
+
+/* What a rank's card holds in each phase, and what has to pass through it in each step, of step_s without that. */
+static void plan_card_use(plan *p, int rank, double step_s)
+{
+    const int     n = plan_replica_ranks(p);
+    plan_rank    *r = &p->ranks[rank];
+    plan_card    *c = &r->card;
+    const int64_t card = p->machine.memory_bytes;
+    c->libraries = LIBRARIES_BYTES;
+    c->reserve = residency_reserve(card);
+    c->ring = residency_ring(card);
+    c->room = card - c->libraries - c->reserve - r->denoise_bytes;
+    const residency loop = residency_of(r->mapped, c->room, c->ring);
+    c->resident = loop.resident;
+    c->streamed = loop.streamed;
+    const int64_t always = c->libraries + c->reserve;
+    c->encode = r->encode_bytes > 0 ? always + r->encode_bytes + p->weights.encoders : 0;
+    c->modulation = always + r->denoise_bytes + p->weights.modulation / n;
+    c->loop = always + r->denoise_bytes + r->mapped;
+    c->decode = always + r->decode_bytes + p->weights.vae;
+    if (c->streamed == 0 || p->machine.host_link <= 0) return;
+    /* Blocks that pass one after the other: the upload of one hides under the work on the one before. */
+    c->upload_s = (double)c->streamed / p->machine.host_link;
+    c->hiding_s = (double)c->streamed / (double)r->mapped * step_s;
+}
+
+/* Cards of all ranks; the step waits for the rank whose weights come latest. */
+static void add_uploads(plan *p)
+{
+    const double step_s = p->step.total;
+    for (int r = 0; p->machine.own_memory && r < plan_replica_ranks(p); r++) {
+        plan_card_use(p, r, step_s);
+        p->step.upload = fmax(p->step.upload, p->ranks[r].card.upload_s - p->ranks[r].card.hiding_s);
+    }
+    p->step.total += p->step.upload;
 }
 
 static status plan_ranks(plan *p, const plan_opts *opts)
 {
     status    st = ST_OK;
-    const int n = p->shape.ulysses * p->shape.ring;
+    const int n = plan_replica_ranks(p);
     free(p->ranks);
     p->ranks = calloc((size_t)n, sizeof(*p->ranks));
     if (p->ranks == NULL) return err_set(ST_NO_MEMORY, "plan of %d ranks", n);
@@ -250,30 +286,26 @@ static status plan_ranks(plan *p, const plan_opts *opts)
     return st;
 }
 
-/* Bytes that must be there at once where memory is counted: on a GPU a rank with its weights, here the ranks of a
- * node. */
+/* On a GPU: buffers of a phase, and a way for its weights. */
+static int64_t with_ring(const plan *p, int64_t buffers, int64_t passing)
+{
+    const int64_t ring = residency_ring(p->machine.memory_bytes);
+    return buffers + (passing < ring ? passing : ring);
+}
+
+/* Bytes that must be there at once where memory is counted: on a GPU a rank's buffers and a way for its weights, here the
+ * ranks of a node. */
 static int64_t needed(const plan *p, const plan_opts *opts)
 {
-    if (p->machine.own_memory) { /* weights that find no room are streamed */
-        int64_t most = 0;
-        for (int r = 0; r < p->shape.ulysses * p->shape.ring; r++) {
-            const plan_rank *k = &p->ranks[r];
-            most = at_least(most, at_least(at_least(k->denoise_bytes, k->decode_bytes), k->encode_bytes) + STREAM_BYTES);
-        }
-        return most;
+    int64_t most = 0;
+    if (!p->machine.own_memory) return plan_sum(p) * p->shape.replicas * opts->n_ranks_of_node / opts->n_ranks;
+    for (int r = 0; r < plan_replica_ranks(p); r++) {
+        const plan_rank *k = &p->ranks[r];
+        if (k->encode_bytes > 0) most = at_least(most, with_ring(p, k->encode_bytes, p->weights.encoders));
+        most = at_least(most, with_ring(p, k->denoise_bytes, k->mapped));
+        most = at_least(most, with_ring(p, k->decode_bytes, p->weights.vae));
     }
-    if (!p->machine.measured) {
-        int64_t most = 0;
-        for (int r = 0; r < p->shape.ulysses * p->shape.ring; r++) {
-            const plan_rank *k = &p->ranks[r];
-            const int64_t    encoding = k->encode_bytes > 0 ? k->encode_bytes + p->weights.encoders : 0;
-            const int64_t    later = at_least(k->denoise_bytes + k->mapped, k->decode_bytes + p->weights.vae);
-            /* Latents gather in host memory there. */
-            most = at_least(most, at_least(encoding, later) + k->scratch_bytes);
-        }
-        return most;
-    }
-    return plan_sum(p) * p->shape.replicas * opts->n_ranks_of_node / opts->n_ranks;
+    return most + LIBRARIES_BYTES + residency_reserve(p->machine.memory_bytes);
 }
 
 static bool shape_fits(const plan *p, const plan_opts *opts, grid_shape shape)
@@ -333,7 +365,7 @@ static void tell_why(plan *p, const plan_opts *opts, bool must_fit, double secon
         snprintf(p->why, size, "a small job: one ring, nothing was measured");
     } else {
         if (must_fit) n = snprintf(p->why, size, "the fastest that fits the memory: ");
-        if (p->shape.ulysses * p->shape.ring > 1) n += tell_hops(p, p->why + n, size - (size_t)n);
+        if (plan_replica_ranks(p) > 1) n += tell_hops(p, p->why + n, size - (size_t)n);
         else n += snprintf(p->why + n, size - (size_t)n, "a picture per rank, nothing to send");
         if (ring_s > 0 && (p->shape.ulysses > 1 || p->shape.replicas > 1))
             snprintf(p->why + n, size - (size_t)n, "; %.0f %% of the time that one ring of %d takes for the batch",
@@ -409,6 +441,7 @@ status plan_make(plan *out, const plan_opts *opts)
     }
     if (p.machine.attention > 0) {
         p.step = plan_step_seconds(p.model, p.type, p.n_text, p.geometry.n_image, p.shape, &p.machine);
+        add_uploads(&p);
         p.decode = plan_decode_seconds(p.model, p.type, &p.geometry, p.shape.ulysses * p.shape.ring, &p.machine);
     }
     *out = p;
@@ -475,7 +508,7 @@ status plan_fits(const plan *p, const plan_opts *opts)
     if (want <= limit) return ST_OK;
     if (size_that_fits(opts, limit, &width, &height))
         snprintf(size, sizeof(size), "; %d x %d would fit", width, height);
-    const bool per_rank = !p->machine.measured || p->machine.own_memory;
+    const bool per_rank = p->machine.own_memory;
     if (per_rank) n = ranks_that_fit(opts, limit);
     if (n > 0) snprintf(ranks, sizeof(ranks), "; %d ranks would fit", n);
     if (!per_rank)

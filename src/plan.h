@@ -28,12 +28,14 @@ typedef struct plan_flops {
 } plan_flops;
 plan_flops plan_count_flops(const model *m, const geometry *g, int n_text);
 
-/* Seconds of one step of the slowest rank. waiting: transfers that computing does not hide. */
+/* Seconds of one step of the slowest rank. waiting: transfers that computing does not hide; upload: weights that come
+ * too late to a card that is too small. */
 typedef struct plan_step {
-    double attention, products, rest, waiting;
+    double attention, products, rest, waiting, upload;
     double total;
 } plan_step;
-/* For any machine and grid, also those that are not here. Both ring schedules send the same bytes over every link. */
+/* For any machine and grid, also those that are not here, with all weights in place. Both ring schedules send the same bytes
+ * over every link. */
 plan_step plan_step_seconds(const model *m, dtype type, int32_t n_text, int32_t n_image, grid_shape shape,
                             const machine *on);
 
@@ -44,6 +46,17 @@ typedef struct plan_decode {
 } plan_decode;
 plan_decode plan_decode_seconds(const model *m, dtype type, const geometry *g, int n_ranks, const machine *on);
 
+/* A rank's GPU. What a phase holds at once is libraries, reserve, its buffers and its weights. */
+typedef struct plan_card {
+    int64_t libraries, reserve; /* all the time */
+    int64_t room;               /* for weights in the step loop */
+    int64_t ring;               /* of it, when they do not fit: what those pass through that do not stay */
+    int64_t resident, streamed; /* weights of the step loop; streamed: once per step from pinned host memory */
+    int64_t encode, modulation, loop, decode; /* sums of the phases, all weights in place; 0: a phase of others */
+    double  upload_s;           /* per step: streamed bytes over the host's link */
+    double  hiding_s;           /* of the step, while it works on the blocks that they belong to */
+} plan_card;
+
 typedef struct plan_rank {
     arena            encode;      /* parts of T5's memory, or of CLIP's where that needs more; rank 0 */
     transformer_plan denoise;
@@ -52,6 +65,7 @@ typedef struct plan_rank {
     int64_t          anonymous;   /* the largest of its phases, with what is there all the time */
     int64_t          mapped;      /* weights that it reads in the step loop */
     int64_t          sent;        /* bytes per step */
+    plan_card        card;        /* on a GPU, else all zero */
 } plan_rank;
 
 typedef struct plan {
@@ -72,6 +86,12 @@ typedef struct plan {
     plan_decode        decode;
     char               why[256];  /* this grid */
 } plan;
+
+/* Of one replica: those that share a picture. */
+static inline int plan_replica_ranks(const plan *p)
+{
+    return p->shape.ulysses * p->shape.ring;
+}
 
 typedef struct plan_opts {
     const model         *model;

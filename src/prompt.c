@@ -91,7 +91,10 @@ static status encode(const prompt_opts *o, const token_ids *t, const prompt_rows
     const embedding_key  key = {.clip_ids = t->clip, .t5_ids = t->t5, .n_clip = t->n_clip, .n_t5 = t->n_t5,
                                 .type = o->type, .parity = o->parity};
     const embedding_rows rows = {.text = p->text, .pooled = p->pooled};
-    if (o->cache != NULL && !is_watched(o)) TRY(embedding_cache_read(o->cache, &key, &rows, &found));
+    if (o->cache != NULL && !is_watched(o)) {
+        TRY(embedding_cache_read(o->cache, &key, &rows, &found));
+        if (!found) TRY(embedding_cache_claim(o->cache, &key, &rows, &found));
+    }
     if (!found) {
         TRY(encode_clip(o, t, p->pooled));
         TRY(encode_t5(o, t, p->text));
@@ -100,6 +103,7 @@ static status encode(const prompt_opts *o, const token_ids *t, const prompt_rows
     if (found) report_line(o->report, "%s: text rows from the cache", o->picture);
     report_event(o->report, "prompt", json_pack("{s:s, s:s}", "picture", o->picture, "rows", found ? "cache" : "encoders"));
 fail:
+    if (o->cache != NULL) embedding_cache_drop(o->cache);
     return st;
 }
 

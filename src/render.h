@@ -6,6 +6,7 @@
 #include "dump.h"
 #include "grid.h"
 #include "job.h"
+#include "machine.h"
 #include "model.h"
 #include "report.h"
 #include "step_watcher.h"
@@ -20,6 +21,7 @@ typedef struct renderer_opts {
     const char  *cache_dir;       /* cache_dir.h; NULL: none */
     const comm_grid *grid;
     device      *dev;
+    const machine *machine;       /* all zero: nothing was measured */
     report      *report;
     dump        *dump;
     bool         overwrite;

@@ -30,7 +30,7 @@ template <typename Work> static status guarded(status bad, const char *what, Wor
     } catch (const std::bad_alloc &) {
         return err_set(ST_NO_MEMORY, "%s: out of memory", what);
     } catch (const std::exception &e) {
-        return err_set(bad, "%s: %s", what, e.what());
+        return err_set(bad, "%s: SentencePiece: %s", what, e.what());
     } catch (...) {
         return err_set(bad, "%s: unknown failure in SentencePiece", what);
     }
@@ -66,7 +66,8 @@ status t5_tokenizer_open(t5_tokenizer **out, const char *dir)
 {
     return guarded(ST_BAD_MODEL, dir, [&] {
         t5_tokenizer *t = new t5_tokenizer;
-        status st = guarded(ST_BAD_MODEL, dir, [&] { return load(t, std::string(dir) + "/spiece.model"); });
+        const std::string path = std::string(dir) + "/spiece.model";
+        status st = guarded(ST_BAD_MODEL, path.c_str(), [&] { return load(t, path); });
         if (st == ST_OK) {
             *out = t;
         } else {

@@ -32,13 +32,6 @@ static const char JOB[] = "model: model\noutput: '{name}.png'\nprecision: bf16\n
                           "pictures:\n  - {name: hill, prompt: 'a hill'}\n  - {name: lake, prompt: 'a lake'}\n"
                           "  - {name: again, prompt: 'a hill', seed: 5}\n";
 
-static char *path_of(const char *name)
-{
-    static char path[PATH_BYTES];
-    snprintf(path, sizeof(path), "%s/%s", dir, name);
-    return path;
-}
-
 /* Where the text rows of the pictures came from ("encoders cache ...", one word each), and their pixels. */
 typedef struct outcome {
     char rows[128];
@@ -52,10 +45,11 @@ static outcome render(int n_ranks, const char *arguments)
     program_run run;
     char        all[512];
     snprintf(all, sizeof(all), "--log-json log.json --threads 1 --overwrite %s job.yaml", arguments);
-    unlink(path_of("log.json"));
+    unlink(tempdir_in(dir, "log.json"));
     program_start(&run, dir, NULL, n_ranks, LIMIT_S, all);
     if (run.exit_code != 0) fail_msg("%s: exit code %d\n%s", arguments, run.exit_code, run.output);
-    json_t *prompts = program_events(path_of("log.json"), "prompt"), *pictures = program_events(path_of("log.json"), "picture");
+    json_t *prompts = program_events(tempdir_in(dir, "log.json"), "prompt"),
+           *pictures = program_events(tempdir_in(dir, "log.json"), "picture");
     size_t  i;
     json_t *item;
     json_array_foreach(prompts, i, item)
@@ -85,14 +79,14 @@ static int remove_one(const char *path, const struct stat *info, int type, struc
 
 static void remove_folder(const char *name)
 {
-    nftw(path_of(name), remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    nftw(tempdir_in(dir, "%s", name), remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 /* Entries; *one: the path of one of them. */
 static int count_entries(const char *folder, char one[PATH_BYTES])
 {
     int  n = 0;
-    DIR *d = opendir(path_of(folder));
+    DIR *d = opendir(tempdir_in(dir, "%s", folder));
     if (d == NULL) return 0;
     for (struct dirent *item = readdir(d); item != NULL; item = readdir(d)) {
         if (item->d_name[0] == '.') continue;
@@ -115,7 +109,7 @@ static void a_second_run_takes_rows_from_the_cache(void **state)
     expect(TWO, "--cache c", "cache cache cache", plain.pixels);
     expect(0, "--cache c --backend strict", "encoders encoders cache", plain.pixels); /* same bits, but not promised here */
     expect(0, "--cache c --dump 'text.*'", "encoders encoders encoders", plain.pixels);
-    assert_int_equal(access(path_of("dumps/lake.text.t5@0.rank0.safetensors"), F_OK), 0);
+    assert_int_equal(access(tempdir_in(dir, "dumps/lake.text.t5@0.rank0.safetensors"), F_OK), 0);
     free(plain.output);
 }
 
@@ -129,7 +123,7 @@ static void t5_is_not_read(void **state)
     const char *weights = "model/text_encoder_2/model.safetensors";
     remove_folder("c");
     outcome     sound = render(0, "--cache c");
-    FILE       *file = fopen(path_of(weights), "r+e");
+    FILE *file = fopen(tempdir_in(dir, "%s", weights), "r+e");
     assert_non_null(file);
     assert_int_equal(fstat(fileno(file), &info), 0);
     assert_int_equal(fread(&header, sizeof(header), 1, file), 1);
@@ -137,7 +131,7 @@ static void t5_is_not_read(void **state)
     for (long i = (long)header + 8; i < info.st_size; i++) fputc(0, file);
     fclose(file);
     const struct timespec times[2] = {info.st_atim, info.st_mtim};
-    assert_int_equal(utimensat(AT_FDCWD, path_of(weights), times, 0), 0);
+    assert_int_equal(utimensat(AT_FDCWD, tempdir_in(dir, "%s", weights), times, 0), 0);
     expect(0, "--cache c", "cache cache cache", sound.pixels);
     remove_folder("c/embeddings");
     outcome zeros = render(0, "--cache c");
@@ -202,10 +196,10 @@ static void jobs_may_share_it(void **state)
             size_t  i;
             json_t *item;
             snprintf(log, sizeof(log), "job%d.json", job);
-            json_t *pictures = program_events(path_of(log), "picture");
+            json_t *pictures = program_events(tempdir_in(dir, "%s", log), "picture");
             json_array_foreach(pictures, i, item) strcat(pixels, json_string_value(json_object_get(item, "pixels_sha256")));
             json_decref(pictures);
-            unlink(path_of(log));
+            unlink(tempdir_in(dir, "%s", log));
             assert_string_equal(pixels, plain.pixels);
         }
     }
@@ -236,7 +230,7 @@ static void the_folder_is_found(void **state)
         remove_folder("xdg");
         remove_folder("home");
     }
-    assert_int_not_equal(access(path_of("relative"), F_OK), 0);
+    assert_int_not_equal(access(tempdir_in(dir, "relative"), F_OK), 0);
 }
 
 /* A time of change in the past, so that digests of the model's files are kept (model_hash.h). */
@@ -251,10 +245,10 @@ static int open_dir(void **state)
 {
     (void)state;
     tiny_model tiny = tiny_model_get('a');
-    if (tempdir_open(dir) != ST_OK || mkdir(path_of("model"), 0777) != 0) return -1;
-    if (tiny_model_write(&tiny, TINY_ALL, path_of("model")) != ST_OK) return -1;
-    if (tempdir_write(path_of("job.yaml"), JOB) != ST_OK) return -1;
-    return nftw(path_of("model"), make_old, 16, FTW_PHYS);
+    if (tempdir_open(dir) != ST_OK || mkdir(tempdir_in(dir, "model"), 0777) != 0) return -1;
+    if (tiny_model_write(&tiny, TINY_ALL, tempdir_in(dir, "model")) != ST_OK) return -1;
+    if (tempdir_write(tempdir_in(dir, "job.yaml"), JOB) != ST_OK) return -1;
+    return nftw(tempdir_in(dir, "model"), make_old, 16, FTW_PHYS);
 }
 
 static int close_dir(void **state)

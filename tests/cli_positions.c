@@ -30,18 +30,11 @@ typedef struct row {
     double sigma, t, kappa, native, pi, ntk, used, mscale;
 } row;
 
-static char *path_in(const char *name)
-{
-    static char path[TEMPDIR_PATH + 64];
-    snprintf(path, sizeof(path), "%s/%s", dir, name);
-    return path;
-}
-
 static int read_rows(row *rows, int most)
 {
     char  line[512];
     int   n = 0;
-    FILE *f = fopen(path_in("waves.csv"), "r");
+    FILE *f = fopen(tempdir_in(dir, "waves.csv"), "r");
     assert_non_null(f);
     assert_non_null(fgets(line, sizeof(line), f));
     assert_string_equal(line, "picture,method,step,sigma,t,kappa,axis,patches,base_patches,wave,native,pi,ntk,used,slowed,mscale\n");
@@ -73,7 +66,7 @@ static void write_job(void)
              "  - {name: ntk, position: {method: ntk, dype: false}}\n  - {name: dy-pi, position: {method: pi}}\n"
              "  - {name: dy-ntk, position: {method: ntk}}\n  - {name: dy-yarn}\n  - {name: again, seed: 9}\n",
              PROJECT_DIR, N_STEPS);
-    if (tempdir_write(path_in("job.yaml"), text) != ST_OK) fail_msg("%s", err_text());
+    if (tempdir_write(tempdir_in(dir, "job.yaml"), text) != ST_OK) fail_msg("%s", err_text());
 }
 
 /* The definitions in spec terms: s = 2, D = 28, kappa = 2 t^2 of pi and ntk, t^2 of yarn. */
@@ -131,9 +124,9 @@ static void waves_of_every_step_are_told_and_drawn(void **state)
     const int n = read_rows(rows, 2000);
     assert_int_equal(n, N_PICTURES * N_STEPS * 2 * N_WAVES);
     for (int i = 0; i < n; i++) check(&rows[i]);
-    assert_int_not_equal(access(path_in("base.png"), F_OK), 0);
+    assert_int_not_equal(access(tempdir_in(dir, "base.png"), F_OK), 0);
 
-    FILE *f = fopen(path_in("waves.svg"), "r");
+    FILE *f = fopen(tempdir_in(dir, "waves.svg"), "r");
     assert_non_null(f);
     const size_t bytes = fread(svg, 1, sizeof(svg) - 1, f);
     fclose(f);

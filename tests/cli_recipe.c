@@ -33,17 +33,6 @@ static const char JOB[] =
     "  - {name: parity, parity: diffusers, position: {method: base}, noise: torch-cpu-legacy}\n"
     "  - {name: from, latents_in: start.safetensors}\n";
 
-/* dir/name; lent until the next but three. */
-static const char *in_dir(const char *fmt, const char *name)
-{
-    static char     paths[4][2 * TEMPDIR_PATH];
-    static unsigned next;
-    char           *path = paths[next++ % 4];
-    const int       n = snprintf(path, 2 * TEMPDIR_PATH, "%s/", dir);
-    snprintf(path + n, 2 * TEMPDIR_PATH - (size_t)n, fmt, name);
-    return path;
-}
-
 static void expect(int n_ranks, const char *arguments, int exit_code, const char *piece)
 {
     program_run run;
@@ -59,7 +48,7 @@ static void a_picture_is_made_again_from_its_recipe(void **state)
     char arguments[512];
     (void)state;
     expect(0, "--only plain job.yaml", 0, "1 done");
-    outputs_copy(in_dir("%s", "plain.safetensors"), in_dir("%s", "start.safetensors"));
+    outputs_copy(tempdir_in(dir, "plain.safetensors"), tempdir_in(dir, "start.safetensors"));
     expect(0, "--quiet job.yaml", 0, "");
     for (int i = 0; i < N_NAMES; i++) {
         program_run run;
@@ -71,12 +60,12 @@ static void a_picture_is_made_again_from_its_recipe(void **state)
         assert_int_equal(input != NULL, strcmp(names[i], "from") == 0);
         assert_true(asprintf(&filled, "%.*s%s%s", (int)(input != NULL ? (size_t)(input - text) : strlen(text)), text,
                              input != NULL ? "start" : "", input != NULL ? input + strlen("PATH") : "") > 0); /* as a person would */
-        assert_int_equal(tempdir_write(in_dir("%s.yaml", names[i]), filled), ST_OK);
+        assert_int_equal(tempdir_write(tempdir_in(dir, "%s.yaml", names[i]), filled), ST_OK);
         free(filled);
         program_run_free(&run);
         snprintf(arguments, sizeof(arguments), "--quiet --out again %s.yaml", names[i]);
         expect(0, arguments, 0, "");
-        if (!outputs_equal(in_dir("%s.png", names[i]), in_dir("again/%s.png", names[i])))
+        if (!outputs_equal(tempdir_in(dir, "%s.png", names[i]), tempdir_in(dir, "again/%s.png", names[i])))
             fail_msg("%s.png of its recipe has other bytes", names[i]);
     }
 }
@@ -111,23 +100,25 @@ static void a_decode_is_done_again_alone(void **state)
 #ifndef WITH_MPI
         if (ranks[i] > 1) continue;
 #endif
-        outputs_remove(in_dir("%s", "decoded"));
+        outputs_remove(tempdir_in(dir, "decoded"));
         expect(ranks[i], "--out decoded --decode plain.safetensors job.yaml", 0, "1 done");
-        assert_true(outputs_equal(in_dir("%s", "plain.png"), in_dir("%s", "decoded/plain.png")));
-        assert_int_equal(outputs_states(in_dir("%s", "decoded/.dype-dist/plain.journal"), "denoising"), 0);
+        assert_true(outputs_equal(tempdir_in(dir, "plain.png"), tempdir_in(dir, "decoded/plain.png")));
+        assert_int_equal(outputs_states(tempdir_in(dir, "decoded/.dype-dist/plain.journal"), "denoising"), 0);
     }
     /* it stands there already: the old one is kept, unless told otherwise */
     expect(0, "--overwrite --out decoded --decode plain.safetensors job.yaml", 0, "1 done");
-    assert_int_not_equal(access(in_dir("%s", "decoded/plain.1.png"), F_OK), 0);
+    assert_int_not_equal(access(tempdir_in(dir, "decoded/plain.1.png"), F_OK), 0);
     expect(0, "--out decoded --decode plain.safetensors job.yaml", 0, "1 done");
-    assert_true(outputs_equal(in_dir("%s", "plain.png"), in_dir("%s", "decoded/plain.1.png")));
+    assert_true(outputs_equal(tempdir_in(dir, "plain.png"), tempdir_in(dir, "decoded/plain.1.png")));
 }
 
 static void a_latent_of_another_recipe_is_refused(void **state)
 {
     (void)state;
-    assert_int_equal(tempdir_write(in_dir("%s", "more.yaml"), "model: model\npictures: [{name: plain, steps: 3, width: 80, height: 64, "
-                                   "max_sequence_length: 20, prompt: 'a lake'}]\n"), ST_OK);
+    assert_int_equal(tempdir_write(tempdir_in(dir, "more.yaml"),
+                                   "model: model\npictures: [{name: plain, steps: 3, width: 80, height: 64, "
+                                   "max_sequence_length: 20, prompt: 'a lake'}]\n"),
+                     ST_OK);
     expect(0, "--decode plain.safetensors more.yaml", 3, "differs in steps (2, here 3)");
     expect(0, "--decode plain.safetensors ntk.yaml", 3, "it is of plain, and no picture of ntk.yaml has its recipe");
     expect(0, "--decode missing.safetensors job.yaml", 3, "missing.safetensors");
@@ -137,9 +128,9 @@ static int open_folder(void **state)
 {
     tiny_model m = tiny_model_get('a');
     (void)state;
-    if (tempdir_open(dir) != ST_OK || mkdir(in_dir("%s", "model"), 0777) != 0) return -1;
-    if (tempdir_write(in_dir("%s", "job.yaml"), JOB) != ST_OK) return -1;
-    return tiny_model_write(&m, TINY_ALL, in_dir("%s", "model")) == ST_OK ? 0 : -1;
+    if (tempdir_open(dir) != ST_OK || mkdir(tempdir_in(dir, "model"), 0777) != 0) return -1;
+    if (tempdir_write(tempdir_in(dir, "job.yaml"), JOB) != ST_OK) return -1;
+    return tiny_model_write(&m, TINY_ALL, tempdir_in(dir, "model")) == ST_OK ? 0 : -1;
 }
 
 static int close_folder(void **state)

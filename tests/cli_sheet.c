@@ -18,13 +18,6 @@ enum { LIMIT_S = 240 };
 
 static char dir[TEMPDIR_PATH];
 
-static char *path_of(const char *name)
-{
-    static char path[TEMPDIR_PATH + 64];
-    snprintf(path, sizeof(path), "%s/%s", dir, name);
-    return path;
-}
-
 static void write_job(const char *name, const char *sheet, const char *more)
 {
     char text[1024];
@@ -33,7 +26,7 @@ static void write_job(const char *name, const char *sheet, const char *more)
              "defaults: {steps: 1, max_sequence_length: 16, width: 64, height: 48, prompt: a hill}\n"
              "pictures: [{name: a}, {name: b, seed: 2}, {name: c, seed: 3}%s]\n",
              sheet, more);
-    assert_int_equal(tempdir_write(path_of(name), text), ST_OK);
+    assert_int_equal(tempdir_write(tempdir_in(dir, "%s", name), text), ST_OK);
 }
 
 /* Runs; the exit code must be this, and the output hold `piece` (NULL: anything). */
@@ -50,7 +43,7 @@ static void run(const char *arguments, int exit_code, const char *piece)
 static bool is_png(const char *name)
 {
     png_image image = {.version = PNG_IMAGE_VERSION};
-    bool      good = png_image_begin_read_from_file(&image, path_of(name));
+    bool good = png_image_begin_read_from_file(&image, tempdir_in(dir, "%s", name));
     png_image_free(&image);
     return good;
 }
@@ -64,7 +57,7 @@ static void the_last_of_several_jobs_makes_it(void **state)
     assert_false(is_png("sheets/all.png"));
     run("--only c job.yaml", 0, "contact sheet: sheets/all.png");
     assert_true(is_png("sheets/all.png"));
-    assert_int_equal(unlink(path_of("sheets/all.png")), 0);
+    assert_int_equal(unlink(tempdir_in(dir, "sheets/all.png")), 0);
     run("job.yaml", 0, "contact sheet: sheets/all.png"); /* all done already */
     assert_true(is_png("sheets/all.png"));
 }
@@ -74,11 +67,11 @@ static void a_failed_picture_is_an_empty_tile(void **state)
 {
     (void)state;
     write_job("job.yaml", "failed.png", ", {name: d, seed: 4}");
-    unlink(path_of("d.png"));
-    assert_int_equal(mkdir(path_of("d.png"), 0777), 0);
+    unlink(tempdir_in(dir, "d.png"));
+    assert_int_equal(mkdir(tempdir_in(dir, "d.png"), 0777), 0);
     run("job.yaml", 1, "contact sheet: failed.png");
     assert_true(is_png("failed.png"));
-    assert_int_equal(rmdir(path_of("d.png")), 0);
+    assert_int_equal(rmdir(tempdir_in(dir, "d.png")), 0);
 }
 
 static void a_sheet_that_cannot_be_written_is_told(void **state)
@@ -103,8 +96,8 @@ static int open_dir(void **state)
 {
     (void)state;
     tiny_model tiny = tiny_model_get('d');
-    if (tempdir_open(dir) != ST_OK || mkdir(path_of("model"), 0777) != 0) return -1;
-    return tiny_model_write(&tiny, TINY_ALL, path_of("model")) == ST_OK ? 0 : -1;
+    if (tempdir_open(dir) != ST_OK || mkdir(tempdir_in(dir, "model"), 0777) != 0) return -1;
+    return tiny_model_write(&tiny, TINY_ALL, tempdir_in(dir, "model")) == ST_OK ? 0 : -1;
 }
 
 static int close_dir(void **state)

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # cluster_slurm.sh PROGRAM FOLDER: a real Slurm of two nodes on this machine runs slurm/*.sbatch. A job over both nodes, by
 # srun and by mpirun; one that is warned by the signal of its time limit, one that is requeued by hand, one whose node is
-# lost: each goes on where it stopped, and its PNG has the bytes of an unbroken run. An array of four pictures, submitted by
-# submit.sh; the scaling benchmark. With DYPE_FULL=1 the signal is that of a real time limit, not scancel's.
+# lost: each goes on where it stopped, and its PNG has the bytes of an unbroken run. The signals that reach the ranks of a step,
+# Ctrl-C and scancel: saved, and gone on with on 1, 2 and 3 ranks. An array of four pictures, submitted by submit.sh; the
+# scaling benchmark. With DYPE_FULL=1 all signals, not one, and the time limit's is that of a real limit, not scancel's.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 program=$1 folder=$(realpath "$2")
@@ -52,6 +53,11 @@ start_again() {
 }
 started_again() { ! is "$1" PENDING; }
 steps_are_under_way() { grep -qE "step ([3-9]|[1-9][0-9]+)/" "$1.log" 2>/dev/null; }
+# expect_saved FOLDER PICTURE: its latent is there, the picture is not.
+expect_saved() {
+    [ -s "$1/.dype-dist/$2.checkpoint" ] || fail "$1: no checkpoint: $(ls -A "$1" "$1/.dype-dist")"
+    [ ! -e "$1/$2.png" ] || fail "$1: a picture already"
+}
 # The last start's first step is not the picture's first.
 expect_resumed() {
     sed -n '/start 2:/,$p' "$1.log" >"$1.second"
@@ -62,16 +68,18 @@ expect_resumed() {
 # ---- what each job must become, by one process
 
 # The name of a picture does not change its bytes: one picture stands for several.
-write_job() { # write_job NAME STEPS
+write_job() { # write_job NAME STEPS [checkpoint: every]
     cat >"$1.yaml" <<JOB
 model: $root/models/demo
 output: '{name}.png'
-checkpoint: {every: 5}
+checkpoint: {every: ${3:-5}}
 defaults: {steps: $2, width: 320, height: 256, prompt: a dramatic mountain landscape at noon with a lake}
 pictures: [{name: $1}]
 JOB
 }
 for name in srun mpirun; do write_job $name 8; done
+write_job step 100 0 # no checkpoints but those of signals
+sed 's/every: 0/every: 2/' step.yaml >step-often.yaml
 for name in signal requeue loss; do write_job $name 250; done
 # A warning ahead of the time limit comes after half a minute or so.
 if [ "${DYPE_FULL:-0}" = 1 ]; then write_job signal 1000; fi
@@ -83,7 +91,7 @@ pictures:
   - {name: a, prompt: a dramatic mountain landscape at dawn, seeds: [1, 2]}
   - {name: b, prompt: a dramatic mountain landscape at noon, seeds: [1, 2]}
 JOB
-for name in srun signal requeue array; do
+for name in srun step signal requeue array; do
     "$program" --quiet --threads 2 --out alone "$name.yaml" || fail "$name: alone: exit code $?"
 done
 cp alone/srun.png alone/mpirun.png
@@ -104,12 +112,80 @@ for name in srun mpirun; do
 done
 echo "two nodes, both launchers: $((SECONDS - started)) s"
 
+# ---- signals to a step
+
+# interrupt KIND: starts the picture on two nodes, sends it there, waits; the exit code of srun in $code.
+interrupt() {
+    local job=step.yaml
+    [ "$1" != ctrl-c ] || job=step-often.yaml
+    rm -rf "step-$1"
+    # A shell's background jobs ignore SIGINT; one at a terminal does not.
+    env --default-signal=INT srun --job-name="step-$1" --mpi=pmix "${two[@]}" --cpus-per-task=1 "$program" --threads 1 \
+        --out "step-$1" $job >"step-$1.log" 2>&1 &
+    local pid=$!
+    await 30 steps_are_under_way "step-$1" || fail "step-$1: no steps: $(tail -3 "step-$1.log")"
+    case $1 in
+    # Once, srun only tells the state of its tasks. Twice, it kills them right behind the SIGINT: what periodic checkpoints have
+    # saved is left.
+    ctrl-c) kill -INT $pid; sleep 0.3; kill -INT $pid ;;
+    *) scancel --signal="$1" --name="step-$1" ;;
+    esac
+    code=0
+    wait $pid || code=$?
+}
+go_on() { # go_on KIND RANKS
+    local again=step-$1-on-$2
+    rm -rf "$again"
+    cp -a "step-$1" "$again"
+    srun --mpi=pmix --ntasks="$2" --cpus-per-task=1 "$program" --threads 1 --out "$again" step.yaml >"$again.log" 2>&1 ||
+        fail "$again: exit code $?: $(tail -3 "$again.log")"
+    if ! grep -q 'goes on after step' "$again.log" || grep -qE ' step 1/' "$again.log"; then fail "$again: began anew"; fi
+    cmp "$again/step.png" alone/step.png || fail "$again: another picture than the unbroken run's"
+    [ "$(ls -A "$again/.dype-dist")" = step.journal ] || fail "$again: left $(ls -A "$again/.dype-dist")"
+}
+
+started=$SECONDS
+kinds=(USR1 TERM INT ctrl-c)
+if [ "${DYPE_FULL:-0}" != 1 ]; then kinds=("${kinds[${DYPE_SEED:-0} % 4]}"); fi
+for kind in "${kinds[@]}"; do
+    interrupt "$kind"
+    expect_saved "step-$kind" step
+    case $kind in # 75 where the step has ended before the kill
+    ctrl-c) [[ $code =~ ^(75|137)$ ]] || fail "ctrl-c: exit code $code" ;;
+    *) [ "$code" -eq 75 ] && grep -q "stopped by SIG$kind after step" "step-$kind.log" || fail "$kind: exit code $code" ;;
+    esac
+    for ranks in 1 2 3; do go_on "$kind" $ranks; done
+done
+echo "signals to a step (${kinds[*]}), on 1, 2 and 3 ranks again: $((SECONDS - started)) s"
+
+# Cancelled, it saves and stays away. A script that gets a TERM, as where preemption tells the script, has its ranks save.
+started=$SECONDS
+for kind in cancelled told; do
+    LAUNCH=srun OUT=$kind submit "${two[@]}" --output=$kind.log "$root/slurm/render.sbatch" step.yaml >$kind.id
+    await 30 steps_are_under_way $kind || fail "$kind: no steps"
+    case $kind in
+    cancelled) scancel "$(cat $kind.id)" ;;
+    told)
+        scancel --batch --signal=TERM "$(cat $kind.id)"
+        await 30 grep -q '^== .*exit code 75' $kind.log || fail "$kind: $(tail -3 $kind.log)"
+        ;;
+    esac
+    await 30 slurm_job_is_gone "$(cat $kind.id)" || fail "$kind: processes stay"
+    expect_saved $kind step
+done
+await 30 is "$(cat cancelled.id)" CANCELLED || fail "cancelled: job is $(state "$(cat cancelled.id)")"
+await 30 is "$(cat told.id)" PENDING || fail "told: job is $(state "$(cat told.id)")"
+scancel "$(cat told.id)"
+echo "scancel, and a TERM to the script: $((SECONDS - started)) s"
+
 # ---- the signal of the time limit: by mpirun, which is told by the script
 
 started=$SECONDS
 if [ "${DYPE_FULL:-0}" = 1 ]; then limit=(--time=2 --signal=B:USR1@100); else limit=(); fi
 LAUNCH=mpirun OUT=signal submit "${two[@]}" "${limit[@]}" --output=signal.log "$root/slurm/render.sbatch" signal.yaml >signal.id
-await 30 steps_are_under_way signal || fail "signal: no steps"
+# Slurm may be early with it: then it comes at one of the first steps.
+signal_steps() { steps_are_under_way signal || grep -qs "^== .*exit code 75" signal.log; }
+await 30 signal_steps || fail "signal: no steps"
 [ ${#limit[@]} -gt 0 ] || scancel --batch --signal=USR1 "$(cat signal.id)"
 await 70 grep -q "^== .*exit code" signal.log || fail "signal: the job goes on"
 grep -q "^== .*exit code 75" signal.log || fail "signal: $(grep '^== .*exit code' signal.log)"
@@ -147,13 +223,16 @@ echo "loss of a node: $((SECONDS - started)) s"
 # ---- four pictures, four tasks, as the planner says
 
 started=$SECONDS
-OUT=array MACHINE=here RANKS=1 CPUS_PER_TASK=1 GPUS_PER_NODE=2 "$root/slurm/submit.sh" --array array.yaml >submitted
+DYPE_DIST_CACHE=$PWD/cache OUT=array MACHINE=here RANKS=1 CPUS_PER_TASK=1 GPUS_PER_NODE=2 "$root/slurm/submit.sh" --array array.yaml >submitted
 id=$(grep -oE 'Submitted batch job [0-9]+' submitted | grep -oE '[0-9]+')
 grep -q -- '--array=0-3 ' submitted || fail "array: $(cat submitted)"
 await 60 ended "$id" || true
 is "$id" COMPLETED || fail "array: tasks are $(state "$id")"
 for name in a-1 a-2 b-1 b-2; do cmp "array/$name.png" "alone/$name.png" || fail "array: $name"; done
 [ "$(cat array/*.json | grep -c '"state":"done"')" -eq 4 ] || fail "array: not each picture once"
+# Two prompts, two pictures each: those that come at the same time wait for one another.
+[ "$(cat array/*.json | grep -c '"rows":"encoders"')" -eq 2 ] || fail "array: $(cat array/*.json | grep -c '"rows":"encoders"') prompts encoded"
+[ -z "$(find cache -name '*.lock')" ] || fail "array: $(find cache -name '*.lock')"
 echo "array of four: $((SECONDS - started)) s"
 
 # ---- scaling

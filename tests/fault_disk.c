@@ -32,28 +32,19 @@ enum { N_RANKS = 0 };
 static char dir[TEMPDIR_PATH];
 static bool mounted;
 
-/* dir/name; lent until the next but seven. */
-static const char *in_dir(const char *name)
-{
-    static char     paths[8][2 * TEMPDIR_PATH];
-    static unsigned next;
-    char           *path = paths[next++ % 8];
-    snprintf(path, 2 * TEMPDIR_PATH, "%s/%s", dir, name);
-    return path;
-}
-
 static void write_job(int every)
 {
     char text[2048];
     snprintf(text, sizeof(text), "model: model\noutput: '{name}.png'\nprecision: fp32\ncheckpoint: {every: %d}\n"
              "pictures: [{name: a, prompt: 'a lake', steps: %d, max_sequence_length: 45, width: 320, height: 256}]\n", every, STEPS);
-    assert_int_equal(tempdir_write(in_dir("job.yaml"), text), ST_OK);
+    assert_int_equal(tempdir_write(tempdir_in(dir, "job.yaml"), text), ST_OK);
 }
 
 static const char *arguments_of(const char *folder)
 {
     static char text[4 * TEMPDIR_PATH];
-    snprintf(text, sizeof(text), "--out '%s' --log-json '%s' --threads 1 job.yaml", in_dir(folder), in_dir("log.json"));
+    snprintf(text, sizeof(text), "--out '%s' --log-json '%s' --threads 1 job.yaml", tempdir_in(dir, "%s", folder),
+             tempdir_in(dir, "log.json"));
     return text;
 }
 
@@ -63,10 +54,10 @@ static void fill(int64_t leave)
     struct statvfs disk;
     static char    page[64 * PAGE];
     memset(page, 'x', sizeof(page));
-    const int fd = open(in_dir("disk/filler"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    const int fd = open(tempdir_in(dir, "disk/filler"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     assert_true(fd >= 0);
     for (;;) {
-        assert_int_equal(statvfs(in_dir("disk"), &disk), 0);
+        assert_int_equal(statvfs(tempdir_in(dir, "disk"), &disk), 0);
         const int64_t too_much = (int64_t)(disk.f_bavail * disk.f_frsize) - leave;
         if (too_much <= 0 || write(fd, page, too_much > (int64_t)sizeof(page) ? sizeof(page) : PAGE) <= 0) break;
     }
@@ -77,8 +68,9 @@ static void empty_the_disk(void)
 {
     static const char *const names[] = {"disk/filler", "disk/a.png", "disk/.dype-dist/a.journal", "disk/.dype-dist/a.latent",
                                         "disk/.dype-dist/a.checkpoint"};
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) remove(in_dir(names[i]));
-    remove(in_dir("log.json"));
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        remove(tempdir_in(dir, "%s", names[i]));
+    remove(tempdir_in(dir, "log.json"));
 }
 
 /* There is room again: the picture is that of an undisturbed run, and alone. */
@@ -86,16 +78,16 @@ static void expect_finishes(const char *says)
 {
     static const char *const names[] = {"a.png", ".dype-dist", NULL}, *const kept[] = {"a.journal", NULL};
     program_run              run;
-    remove(in_dir("disk/filler"));
+    remove(tempdir_in(dir, "disk/filler"));
     program_start(&run, dir, NULL, N_RANKS, LIMIT_S, arguments_of("disk"));
     if (run.exit_code != 0 || strstr(run.output, says) == NULL)
         fail_msg("want \"%s\", got exit code %d\n%s", says, run.exit_code, run.output);
     program_run_free(&run);
-    assert_true(outputs_equal(in_dir("whole/a.png"), in_dir("disk/a.png")));
-    outputs_expect(in_dir("disk"), names);
-    outputs_expect(in_dir("disk/.dype-dist"), kept);
+    assert_true(outputs_equal(tempdir_in(dir, "whole/a.png"), tempdir_in(dir, "disk/a.png")));
+    outputs_expect(tempdir_in(dir, "disk"), names);
+    outputs_expect(tempdir_in(dir, "disk/.dype-dist"), kept);
     journal *j = NULL;
-    assert_int_equal(journal_read(&j, in_dir("disk/.dype-dist/a.journal")), ST_OK);
+    assert_int_equal(journal_read(&j, tempdir_in(dir, "disk/.dype-dist/a.journal")), ST_OK);
     assert_int_equal(journal_torn_bytes(j) + journal_spoiled_bytes(j), 0);
     assert_int_equal(journal_last(j, "a.png", JOURNAL_NONE)->state, JOURNAL_DONE);
     journal_close(j);
@@ -106,8 +98,9 @@ static void expect_failed(const program_run *run, const char *says)
 {
     if (run->exit_code != ST_OUTPUT || strstr(run->output, says) == NULL || strstr(run->output, "No space left on device") == NULL)
         fail_msg("want \"%s\", got exit code %d\n%s", says, run->exit_code, run->output);
-    if (strstr(outputs_list(in_dir("disk")), "png") != NULL || strstr(outputs_list(in_dir("disk/.dype-dist")), "tmp") != NULL)
-        fail_msg("left behind: %s", outputs_list(in_dir("disk")));
+    if (strstr(outputs_list(tempdir_in(dir, "disk")), "png") != NULL ||
+        strstr(outputs_list(tempdir_in(dir, "disk/.dype-dist")), "tmp") != NULL)
+        fail_msg("left behind: %s", outputs_list(tempdir_in(dir, "disk")));
 }
 
 static void an_undisturbed_run(void **state)
@@ -130,7 +123,7 @@ static void full_before_it_begins(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         empty_the_disk();
-        mkdir(in_dir("disk/.dype-dist"), 0777);
+        mkdir(tempdir_in(dir, "disk/.dype-dist"), 0777);
         fill(rows[i].pages * PAGE);
         program_start(&run, dir, NULL, N_RANKS, LIMIT_S, arguments_of("disk"));
         expect_failed(&run, rows[i].says);
@@ -156,8 +149,9 @@ static void full_on_the_way(int every, const char *const *moment, const char *fi
     empty_the_disk();
     write_job(every);
     background_begin(&b, dir, N_RANKS, LIMIT_S, arguments_of("disk"));
-    if (moment != NULL) assert_true(background_wait(&b, in_dir("log.json"), moment));
-    while (file != NULL && access(in_dir(file), F_OK) != 0 && b.ended == 0) usleep(200);
+    if (moment != NULL) assert_true(background_wait(&b, tempdir_in(dir, "log.json"), moment));
+    while (file != NULL && access(tempdir_in(dir, "%s", file), F_OK) != 0 && b.ended == 0)
+        usleep(200);
     fill(0);
     background_end(&b);
     expect_failed(&b.run, warns);
@@ -191,20 +185,22 @@ static int open_disk(void **state)
     char       options[64];
     tiny_model m = tiny_model_get('a');
     (void)state;
-    if (tempdir_open(dir) != ST_OK || mkdir(in_dir("model"), 0777) != 0 || mkdir(in_dir("disk"), 0777) != 0) return 1;
+    if (tempdir_open(dir) != ST_OK || mkdir(tempdir_in(dir, "model"), 0777) != 0 ||
+        mkdir(tempdir_in(dir, "disk"), 0777) != 0)
+        return 1;
     snprintf(options, sizeof(options), "size=%d", DISK_BYTES);
-    mounted = mount("tmpfs", in_dir("disk"), "tmpfs", 0, options) == 0;
+    mounted = mount("tmpfs", tempdir_in(dir, "disk"), "tmpfs", 0, options) == 0;
     if (!mounted) {
         printf("not run: disk full (a tmpfs cannot be mounted: %s)\n", strerror(errno));
         exit(0);
     }
-    return tiny_model_write(&m, TINY_ALL, in_dir("model")) != ST_OK;
+    return tiny_model_write(&m, TINY_ALL, tempdir_in(dir, "model")) != ST_OK;
 }
 
 static int remove_all(void **state)
 {
     (void)state;
-    if (mounted) umount(in_dir("disk"));
+    if (mounted) umount(tempdir_in(dir, "disk"));
     tempdir_close(dir);
     return 0;
 }

@@ -31,35 +31,20 @@ static char              dir[TEMPDIR_PATH];
 static const char *const names[N_NAMES] = {"a", "b", "c", "d"};
 #define PICTURES "{name: a}, {name: b, prompt: 'a hill'}, {name: c, width: 384}, {name: d, prompt: 'a wood', height: 128}"
 
-/* dir/name; lent until the next but seven. */
-static const char *in_dir(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static const char *in_dir(const char *fmt, ...)
-{
-    static char     paths[8][2 * TEMPDIR_PATH];
-    static unsigned next;
-    char           *path = paths[next++ % 8];
-    va_list         ap;
-    const int       n = snprintf(path, 2 * TEMPDIR_PATH, "%s/", dir);
-    va_start(ap, fmt);
-    vsnprintf(path + n, 2 * TEMPDIR_PATH - (size_t)n, fmt, ap);
-    va_end(ap);
-    return path;
-}
-
 static void write_job(const char *name, const char *pictures)
 {
     char text[2048];
     snprintf(text, sizeof(text), "model: model\noutput: 'out/{name}.png'\nprecision: fp32\ncheckpoint: {every: 2}\n"
              "defaults: {steps: %d, seed: 3, max_sequence_length: 45, prompt: 'a lake', width: 256, height: 256}\n"
              "pictures: [%s]\n", STEPS, pictures);
-    assert_int_equal(tempdir_write(in_dir("%s", name), text), ST_OK);
+    assert_int_equal(tempdir_write(tempdir_in(dir, "%s", name), text), ST_OK);
 }
 
 static const char *arguments_of(const char *folder, const char *job)
 {
     static char text[4 * TEMPDIR_PATH];
-    snprintf(text, sizeof(text), "--out '%s' --log-json '%s' --threads 1 %s", in_dir("%s", folder),
-             in_dir("%s.json", folder), job);
+    snprintf(text, sizeof(text), "--out '%s' --log-json '%s' --threads 1 %s", tempdir_in(dir, "%s", folder),
+             tempdir_in(dir, "%s.json", folder), job);
     return text;
 }
 
@@ -80,10 +65,11 @@ static void expect_finished(const char *folder)
     static const char *const pngs[] = {"a.png", "b.png", "c.png", "d.png", ".dype-dist", NULL};
     static const char *const journals[] = {"a.journal", "b.journal", "c.journal", "d.journal", NULL};
     for (int i = 0; i < N_NAMES; i++) {
-        if (!outputs_equal(in_dir("whole/out/%s.png", names[i]), in_dir("%s/out/%s.png", folder, names[i])))
+        if (!outputs_equal(tempdir_in(dir, "whole/out/%s.png", names[i]),
+                           tempdir_in(dir, "%s/out/%s.png", folder, names[i])))
             fail_msg("%s/out/%s.png is not that of the unbroken run", folder, names[i]);
         journal *j = NULL;
-        assert_int_equal(journal_read(&j, in_dir("%s/out/.dype-dist/%s.journal", folder, names[i])), ST_OK);
+        assert_int_equal(journal_read(&j, tempdir_in(dir, "%s/out/.dype-dist/%s.journal", folder, names[i])), ST_OK);
         int n_done = 0;
         for (size_t k = 0; k < journal_count(j); k++) n_done += journal_get(j, k)->state == JOURNAL_DONE;
         if (n_done != 1 || journal_get(j, journal_count(j) - 1)->state != JOURNAL_DONE)
@@ -92,8 +78,8 @@ static void expect_finished(const char *folder)
         assert_int_equal(journal_torn_bytes(j) + journal_spoiled_bytes(j), 0);
         journal_close(j);
     }
-    outputs_expect(in_dir("%s/out", folder), pngs);
-    outputs_expect(in_dir("%s/out/.dype-dist", folder), journals);
+    outputs_expect(tempdir_in(dir, "%s/out", folder), pngs);
+    outputs_expect(tempdir_in(dir, "%s/out/.dype-dist", folder), journals);
 }
 
 static double whole_s;
@@ -113,7 +99,7 @@ static void an_unbroken_run(void **state)
     expect_says(&run, "pictures: 4 done already\n");
     program_run_free(&run);
     expect_finished("whole");
-    json_t *events = program_events(in_dir("whole.json"), "picture");
+    json_t *events = program_events(tempdir_in(dir, "whole.json"), "picture");
     assert_int_equal(json_array_size(events), 2 * N_NAMES);
     for (size_t i = 0; i < N_NAMES; i++) { /* what was done once is told again */
         const json_t *again = json_array_get(events, N_NAMES + i);
@@ -151,15 +137,15 @@ static void killed_and_run_again(void **state)
         background     b;
         program_run    run;
         const unsigned n_kills = 1 + program_draw(5 * i, 3); /* also the run that goes on may be killed */
-        outputs_remove(in_dir("killed"));
+        outputs_remove(tempdir_in(dir, "killed"));
         for (unsigned k = 0; k < n_kills; k++) {
             const double at_s = whole_s * (0.1 + 0.0009 * program_draw(5 * i + 100 * k + 1, 1000));
             background_begin(&b, dir, N_RANKS > 0 ? 1 + (int)program_draw(5 * i + k + 2, 3) : 0, LIMIT_S,
                              arguments_of("killed", "job.yaml"));
             const bool hit = kill_all(&b, at_s) > 0;
             n_hit += hit;
-            print_message("  killed after %.2f of %.2f s: %s%s\n", at_s, whole_s, outputs_list(in_dir("killed/out")),
-                          hit ? "" : "(too late)");
+            print_message("  killed after %.2f of %.2f s: %s%s\n", at_s, whole_s,
+                          outputs_list(tempdir_in(dir, "killed/out")), hit ? "" : "(too late)");
             if (!hit) whole_s /= 2; /* the machine is less busy than it was: aim earlier */
             program_run_free(&b.run);
         }
@@ -173,8 +159,8 @@ static void killed_and_run_again(void **state)
 /* A copy of the finished folder in which something is not as it was. */
 static void begin_again(const char *folder)
 {
-    outputs_remove(in_dir("%s", folder));
-    outputs_copy(in_dir("whole"), in_dir("%s", folder));
+    outputs_remove(tempdir_in(dir, "%s", folder));
+    outputs_copy(tempdir_in(dir, "whole"), tempdir_in(dir, "%s", folder));
 }
 
 static void a_kill_between_a_png_and_its_record(void **state)
@@ -183,14 +169,14 @@ static void a_kill_between_a_png_and_its_record(void **state)
     size_t      n = 0;
     (void)state;
     begin_again("between");
-    const char *path = in_dir("between/out/.dype-dist/b.journal");
+    const char *path = tempdir_in(dir, "between/out/.dype-dist/b.journal");
     char       *bytes = outputs_read(path, &n), *last = NULL;
     for (size_t i = 0; i + 4 <= n; i++)
         if (memcmp(bytes + i, "DyJ1", 4) == 0) last = bytes + i;
     assert_non_null(last);
     assert_int_equal(truncate(path, last - bytes + 7), 0); /* torn, too */
     free(bytes);
-    assert_int_equal(remove(in_dir("between/out/.dype-dist/c.journal")), 0);
+    assert_int_equal(remove(tempdir_in(dir, "between/out/.dype-dist/c.journal")), 0);
     expect_run(&run, "between", "job.yaml", N_RANKS, 0);
     expect_says(&run, "b: done already");
     expect_says(&run, "a record torn by a kill (7 bytes) was cut");
@@ -205,21 +191,22 @@ static void a_png_that_is_gone_or_another(void **state)
     program_run run;
     (void)state;
     begin_again("another");
-    assert_int_equal(remove(in_dir("another/out/a.png")), 0);
-    assert_int_equal(tempdir_write(in_dir("another/out/b.png"), "somebody's own file"), ST_OK);
-    assert_int_equal(truncate(in_dir("another/out/c.png"), 5000), 0);
+    assert_int_equal(remove(tempdir_in(dir, "another/out/a.png")), 0);
+    assert_int_equal(tempdir_write(tempdir_in(dir, "another/out/b.png"), "somebody's own file"), ST_OK);
+    assert_int_equal(truncate(tempdir_in(dir, "another/out/c.png"), 5000), 0);
     expect_run(&run, "another", "job.yaml", N_RANKS, 0);
     expect_says(&run, "a.png was done and is gone since: rendered anew");
     expect_says(&run, "b.png was done and has been changed since: rendered anew");
     expect_says(&run, "c.png was done and has been changed since: rendered anew");
     expect_says(&run, "d: done already");
     program_run_free(&run);
-    outputs_expect(in_dir("another/out"), pngs);
+    outputs_expect(tempdir_in(dir, "another/out"), pngs);
     for (int i = 0; i < N_NAMES; i++)
-        assert_true(outputs_equal(in_dir("whole/out/%s.png", names[i]), in_dir("another/out/%s.png", names[i])));
-    assert_int_equal(outputs_states(in_dir("another/out/.dype-dist/b.journal"), "done"), 2);
+        assert_true(outputs_equal(tempdir_in(dir, "whole/out/%s.png", names[i]),
+                                  tempdir_in(dir, "another/out/%s.png", names[i])));
+    assert_int_equal(outputs_states(tempdir_in(dir, "another/out/.dype-dist/b.journal"), "done"), 2);
     size_t n = 0;
-    char  *kept = outputs_read(in_dir("another/out/b.1.png"), &n);
+    char *kept = outputs_read(tempdir_in(dir, "another/out/b.1.png"), &n);
     assert_string_equal(kept, "somebody's own file");
     free(kept);
 }
@@ -229,13 +216,13 @@ static void leave_half_done(const char *folder)
 {
     static const char *const pieces[] = {"\"event\":\"step\"", "\"picture\":\"b\"", "\"step\":6", NULL};
     background b;
-    outputs_remove(in_dir("%s", folder));
-    remove(in_dir("%s.json", folder));
+    outputs_remove(tempdir_in(dir, "%s", folder));
+    remove(tempdir_in(dir, "%s.json", folder));
     background_begin(&b, dir, N_RANKS, LIMIT_S, arguments_of(folder, "slow.yaml"));
-    assert_true(background_wait(&b, in_dir("%s.json", folder), pieces));
+    assert_true(background_wait(&b, tempdir_in(dir, "%s.json", folder), pieces));
     assert_true(kill_all(&b, 0) > 0);
     program_run_free(&b.run);
-    assert_int_equal(access(in_dir("%s/out/.dype-dist/b.checkpoint", folder), F_OK), 0);
+    assert_int_equal(access(tempdir_in(dir, "%s/out/.dype-dist/b.checkpoint", folder), F_OK), 0);
 }
 
 static void a_checkpoint_is_used_only_where_it_belongs(void **state)
@@ -252,10 +239,10 @@ static void a_checkpoint_is_used_only_where_it_belongs(void **state)
     expect_run(&run, "half", "slow.yaml", N_RANKS, 0);
     expect_says(&run, "b: goes on after step ");
     program_run_free(&run);
-    assert_true(outputs_equal(in_dir("slow/out/b.png"), in_dir("half/out/b.png")));
+    assert_true(outputs_equal(tempdir_in(dir, "slow/out/b.png"), tempdir_in(dir, "half/out/b.png")));
 
     leave_half_done("spoiled"); /* one bit of one value */
-    const char *path = in_dir("spoiled/out/.dype-dist/b.checkpoint");
+    const char *path = tempdir_in(dir, "spoiled/out/.dype-dist/b.checkpoint");
     assert_int_equal(stat(path, &about), 0);
     FILE *file = fopen(path, "r+e");
     assert_non_null(file);
@@ -267,7 +254,7 @@ static void a_checkpoint_is_used_only_where_it_belongs(void **state)
     expect_run(&run, "spoiled", "slow.yaml", N_RANKS, 0);
     expect_says(&run, "b.checkpoint: the latents are spoiled: got SHA-256 ");
     program_run_free(&run);
-    assert_true(outputs_equal(in_dir("slow/out/b.png"), in_dir("spoiled/out/b.png")));
+    assert_true(outputs_equal(tempdir_in(dir, "slow/out/b.png"), tempdir_in(dir, "spoiled/out/b.png")));
 
     leave_half_done("changed"); /* another prompt in between */
     write_job("slow.yaml", "{name: b, prompt: 'a steep hill', width: 512, height: 512}");
@@ -275,8 +262,8 @@ static void a_checkpoint_is_used_only_where_it_belongs(void **state)
     expect_says(&run, "b.checkpoint is of another recipe: not used");
     program_run_free(&run);
     static const char *const journals[] = {"b.journal", NULL};
-    outputs_expect(in_dir("changed/out/.dype-dist"), journals);
-    assert_false(outputs_equal(in_dir("slow/out/b.png"), in_dir("changed/out/b.png")));
+    outputs_expect(tempdir_in(dir, "changed/out/.dype-dist"), journals);
+    assert_false(outputs_equal(tempdir_in(dir, "slow/out/b.png"), tempdir_in(dir, "changed/out/b.png")));
 }
 
 static void another_job_holds_a_picture(void **state)
@@ -285,15 +272,19 @@ static void another_job_holds_a_picture(void **state)
     file_lock  *lock = NULL;
     char        want[128];
     (void)state;
-    outputs_remove(in_dir("held"));
-    assert_int_equal(mkdir(in_dir("held"), 0777) + mkdir(in_dir("held/out"), 0777) + mkdir(in_dir("held/out/.dype-dist"), 0777), 0);
-    assert_int_equal(file_lock_take(&lock, &(file_lock_opts){.path = in_dir("held/out/.dype-dist/c.lock"), .what = "c"}), ST_OK);
+    outputs_remove(tempdir_in(dir, "held"));
+    assert_int_equal(mkdir(tempdir_in(dir, "held"), 0777) + mkdir(tempdir_in(dir, "held/out"), 0777) +
+                         mkdir(tempdir_in(dir, "held/out/.dype-dist"), 0777),
+                     0);
+    assert_int_equal(
+        file_lock_take(&lock, &(file_lock_opts){.path = tempdir_in(dir, "held/out/.dype-dist/c.lock"), .what = "c"}),
+        ST_OK);
     expect_run(&run, "held", "job.yaml", N_RANKS, 1);
     snprintf(want, sizeof(want), "picture c is in the hands of another job: process %ld on ", (long)getpid());
     expect_says(&run, want);
     expect_says(&run, "pictures: 3 done, 1 failed\n  failed: c: ");
     program_run_free(&run);
-    assert_int_equal(access(in_dir("held/out/.dype-dist/c.lock"), F_OK), 0);
+    assert_int_equal(access(tempdir_in(dir, "held/out/.dype-dist/c.lock"), F_OK), 0);
     file_lock_release(lock);
     expect_run(&run, "held", "job.yaml", N_RANKS, 0);
     expect_says(&run, "pictures: 1 done, 3 done already\n");
@@ -313,9 +304,9 @@ static void one_failure_does_not_stop_the_batch(void **state)
     expect_says(&run, "  failed: huge: 65536 x 65536 on ");
     expect_says(&run, "not-there.safetensors: cannot be read");
     program_run_free(&run);
-    assert_true(outputs_equal(in_dir("whole/out/a.png"), in_dir("mixed/out/a.png")));
-    assert_true(outputs_equal(in_dir("whole/out/d.png"), in_dir("mixed/out/d.png")));
-    json_t *events = program_events(in_dir("mixed.json"), "picture");
+    assert_true(outputs_equal(tempdir_in(dir, "whole/out/a.png"), tempdir_in(dir, "mixed/out/a.png")));
+    assert_true(outputs_equal(tempdir_in(dir, "whole/out/d.png"), tempdir_in(dir, "mixed/out/d.png")));
+    json_t *events = program_events(tempdir_in(dir, "mixed.json"), "picture");
     int     n_failed = 0;
     for (size_t i = 0; i < json_array_size(events); i++)
         n_failed += strcmp(json_string_value(json_object_get(json_array_get(events, i), "state")), "failed") == 0;
@@ -330,8 +321,8 @@ static int open_model(void **state)
 {
     tiny_model m = tiny_model_get('a');
     (void)state;
-    if (tempdir_open(dir) != ST_OK || mkdir(in_dir("model"), 0777) != 0) return 1;
-    return tiny_model_write(&m, TINY_ALL, in_dir("model")) != ST_OK;
+    if (tempdir_open(dir) != ST_OK || mkdir(tempdir_in(dir, "model"), 0777) != 0) return 1;
+    return tiny_model_write(&m, TINY_ALL, tempdir_in(dir, "model")) != ST_OK;
 }
 
 static int remove_all(void **state)

@@ -108,26 +108,19 @@ fail:
     return st;
 }
 
-static const char *in_dir(const char *name)
-{
-    static char path[PATH_BYTES];
-    snprintf(path, sizeof(path), "%s/%s", dir, name);
-    return path;
-}
-
 static void put(const char *name, const char *text)
 {
-    assert_int_equal(tempdir_write(in_dir(name), text), ST_OK);
+    assert_int_equal(tempdir_write(tempdir_in(dir, "%s", name), text), ST_OK);
 }
 
 static void drop(const char *name)
 {
-    assert_int_equal(unlink(in_dir(name)), 0);
+    assert_int_equal(unlink(tempdir_in(dir, "%s", name)), 0);
 }
 
 static char *read_all(const char *name, size_t *n)
 {
-    FILE *f = fopen(in_dir(name), "rb");
+    FILE *f = fopen(tempdir_in(dir, "%s", name), "rb");
     assert_non_null(f);
     fseek(f, 0, SEEK_END);
     *n = (size_t)ftell(f);
@@ -141,7 +134,7 @@ static char *read_all(const char *name, size_t *n)
 
 static void write_all(const char *name, const char *bytes, size_t n)
 {
-    FILE *f = fopen(in_dir(name), "wb");
+    FILE *f = fopen(tempdir_in(dir, "%s", name), "wb");
     assert_non_null(f);
     assert_int_equal(fwrite(bytes, 1, n, f), n);
     assert_int_equal(fclose(f), 0);
@@ -167,13 +160,13 @@ static void edit(const char *name, const char *old, const char *new)
 static void cut(const char *name, int thousandths)
 {
     struct stat info;
-    assert_int_equal(stat(in_dir(name), &info), 0);
-    assert_int_equal(truncate(in_dir(name), info.st_size * thousandths / 1000), 0);
+    assert_int_equal(stat(tempdir_in(dir, "%s", name), &info), 0);
+    assert_int_equal(truncate(tempdir_in(dir, "%s", name), info.st_size * thousandths / 1000), 0);
 }
 
 static void append(const char *name, const char *text)
 {
-    FILE *f = fopen(in_dir(name), "ab");
+    FILE *f = fopen(tempdir_in(dir, "%s", name), "ab");
     assert_non_null(f);
     fputs(text, f);
     assert_int_equal(fclose(f), 0);
@@ -381,11 +374,11 @@ static void break_folder(const fault *f)
         break;
     case FOLDER:
         drop(f->file);
-        assert_int_equal(mkdir(in_dir(f->file), 0777), 0);
+        assert_int_equal(mkdir(tempdir_in(dir, "%s", f->file), 0777), 0);
         break;
     case PIPE:
         drop(f->file);
-        assert_int_equal(mkfifo(in_dir(f->file), 0666), 0);
+        assert_int_equal(mkfifo(tempdir_in(dir, "%s", f->file), 0666), 0);
         break;
     }
 }
@@ -447,7 +440,7 @@ static void a_shard_cut_while_bound_ends_with_its_name(void **state)
         const int64_t dims[] = {m->vae.block_out_channels[m->vae.n_blocks - 1]};
         const weight_spec spec = {0, "decoder.mid_block.attentions.0.group_norm.weight", 1, {0}, false, NULL};
         if (weights_bind(w, &spec, 1, 0, dims, &norm) != ST_OK) _exit(98);
-        if (truncate(in_dir(VAE_FILE), 0) != 0) _exit(97);
+        if (truncate(tempdir_in(dir, "%s", VAE_FILE), 0) != 0) _exit(97);
         _exit(*(const volatile float *)norm.data > 0 ? 96 : 95);
     }
     close(ends[1]);

@@ -1,4 +1,5 @@
-/* From a job file to a PNG: latents and 8-bit values are those of diffusers' FluxPipeline, on one rank and on three. */
+/* From a job file to a PNG: latents and 8-bit values are those of diffusers' FluxPipeline, on one rank and on three, on
+ * processors and on GPUs (DYPE_TEST_DEVICE=cuda); where there is no MPI, without mpirun. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 #include <sys/stat.h>
 #include <cmocka.h>
 
+#include "device_kernels.h"
 #include "program.h"
 #include "safetensors.h"
 #include "tiny_model.h"
@@ -25,14 +27,13 @@ static const char JOB[] =
     "pictures:\n"
     "  - {name: p, prompt: '', width: 80, height: 64, embeddings_in: in.safetensors, latents_out: out.safetensors}\n";
 
-static char dir[TEMPDIR_PATH];
+#ifdef WITH_MPI
+static const int N_RANKS[] = {1, 3};
+#else
+static const int N_RANKS[] = {0};
+#endif
 
-static const char *path_in(const char *name)
-{
-    static char path[TEMPDIR_PATH + 64];
-    snprintf(path, sizeof(path), "%s/%s", dir, name);
-    return path;
-}
+static char dir[TEMPDIR_PATH];
 
 static safetensors_tensor tensor_of(const char *name, vector v, int64_t rows)
 {
@@ -43,7 +44,7 @@ static safetensors_tensor tensor_of(const char *name, vector v, int64_t rows)
 static void check_latents(vectors *v)
 {
     safetensors *file = NULL;
-    assert_int_equal(safetensors_open(&file, path_in("out.safetensors"), ST_BAD_JOB), ST_OK);
+    assert_int_equal(safetensors_open(&file, tempdir_in(dir, "out.safetensors"), ST_BAD_JOB), ST_OK);
     const safetensors_entry *got = safetensors_find(file, "latents");
     const vector             want = vectors_get(v, "fp32.latents_out");
     assert_non_null(got);
@@ -61,7 +62,7 @@ static void check_pixels(vectors *v)
     png_image    image = {.version = PNG_IMAGE_VERSION};
     static uint8_t got[WIDTH * HEIGHT * 3];
     size_t       n_off = 0;
-    assert_int_not_equal(png_image_begin_read_from_file(&image, path_in("p.png")), 0);
+    assert_int_not_equal(png_image_begin_read_from_file(&image, tempdir_in(dir, "p.png")), 0);
     image.format = PNG_FORMAT_RGB;
     assert_int_equal(PNG_IMAGE_SIZE(image), sizeof(got));
     assert_int_not_equal(png_image_finish_read(&image, NULL, got, 0, NULL), 0);
@@ -85,12 +86,13 @@ static void a_picture_is_that_of_the_reference(void **state)
         tensor_of("prompt_embeds", text, text.shape[0]),
         tensor_of("pooled_prompt_embeds", vectors_get(v, "pooled"), 1),
     };
-    assert_int_equal(safetensors_write(path_in("in.safetensors"), tensors, 3, NULL, 0), ST_OK);
-    assert_int_equal(tempdir_write(path_in("job.yaml"), JOB), ST_OK);
-    for (int n_ranks = 1; n_ranks <= 3; n_ranks += 2) {
+    assert_int_equal(safetensors_write(tempdir_in(dir, "in.safetensors"), tensors, 3, NULL, 0), ST_OK);
+    assert_int_equal(tempdir_write(tempdir_in(dir, "job.yaml"), JOB), ST_OK);
+    for (size_t i = 0; i < sizeof(N_RANKS) / sizeof(N_RANKS[0]); i++) {
         program_run run;
-        program_start(&run, dir, NULL, n_ranks, LIMIT_S, "job.yaml --overwrite --threads 1");
-        if (run.exit_code != 0) fail_msg("%d ranks: exit code %d\n%s", n_ranks, run.exit_code, run.output);
+        program_start(&run, dir, NULL, N_RANKS[i], LIMIT_S,
+                      test_device_is_cuda() ? "job.yaml --overwrite --threads 1 --backend cuda" : "job.yaml --overwrite --threads 1");
+        if (run.exit_code != 0) fail_msg("%d ranks: exit code %d\n%s", N_RANKS[i], run.exit_code, run.output);
         program_run_free(&run);
         check_latents(v);
         check_pixels(v);
@@ -102,8 +104,8 @@ static int open_folder(void **state)
 {
     (void)state;
     tiny_model m = tiny_model_get('a');
-    if (tempdir_open(dir) != ST_OK || mkdir(path_in("model"), 0777) != 0) return -1;
-    return tiny_model_write(&m, TINY_ALL, path_in("model")) == ST_OK ? 0 : -1;
+    if (tempdir_open(dir) != ST_OK || mkdir(tempdir_in(dir, "model"), 0777) != 0) return -1;
+    return tiny_model_write(&m, TINY_ALL, tempdir_in(dir, "model")) == ST_OK ? 0 : -1;
 }
 
 static int close_folder(void **state)

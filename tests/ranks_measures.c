@@ -24,13 +24,6 @@ enum { ROWS = 6, COLS = 4, N_STEPS = 4, LIMIT_S = 240, BYTES_MAX = 1 << 20 };
 
 static char dir[TEMPDIR_PATH];
 
-static const char *path_in(const char *name)
-{
-    static char path[TEMPDIR_PATH + 160];
-    snprintf(path, sizeof(path), "%s/%s", dir, name);
-    return path;
-}
-
 static int channels(void)
 {
     return tiny_model_get('a').transformer.in_channels;
@@ -56,7 +49,7 @@ static void write_job(const char *precision, const char *more)
     char   text[2048];
     float *clean = clean_latent();
     const safetensors_tensor latents = {.name = "latents", .type = DT_F32, .n_dims = 2, .data = clean, .shape = {ROWS * COLS, channels()}};
-    assert_int_equal(safetensors_write(path_in("clean.safetensors"), &latents, 1, NULL, 0), ST_OK);
+    assert_int_equal(safetensors_write(tempdir_in(dir, "clean.safetensors"), &latents, 1, NULL, 0), ST_OK);
     free(clean);
     snprintf(text, sizeof(text),
              "model: a\noutput: '{name}-{seed}.png'\nprecision: %s\n%s"
@@ -65,14 +58,14 @@ static void write_job(const char *precision, const char *more)
              "pictures:\n  - {name: p, seed: 3, latents_in: clean.safetensors}\n"
              "  - {name: q, seed: 4, latents_in: clean.safetensors, position: {method: pi, dype: false, base_resolution: %d}}\n",
              precision, more, COLS * token_px(), ROWS * token_px(), N_STEPS, 4 * token_px(), 4 * token_px());
-    if (tempdir_write(path_in("loss.yaml"), text) != ST_OK) fail_msg("%s", err_text());
+    if (tempdir_write(tempdir_in(dir, "loss.yaml"), text) != ST_OK) fail_msg("%s", err_text());
     snprintf(text, sizeof(text),
              "model: a\noutput: '{name}-{seed}.png'\nprecision: %s\n%s"
              "defaults: {prompt: 'a lake', width: %d, height: %d, steps: %d, max_sequence_length: 21, noise: counter, "
              "latents_out: '{name}-{seed}.out.safetensors', position: {method: yarn, base_resolution: %d}}\n"
              "pictures:\n  - {name: p, seeds: [3, 4]}\n  - {name: q, seed: 5}\n",
              precision, more, COLS * token_px(), ROWS * token_px(), N_STEPS, 4 * token_px());
-    if (tempdir_write(path_in("spectra.yaml"), text) != ST_OK) fail_msg("%s", err_text());
+    if (tempdir_write(tempdir_in(dir, "spectra.yaml"), text) != ST_OK) fail_msg("%s", err_text());
 }
 
 static void run(int n_ranks, int exit_code, const char *piece, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
@@ -93,7 +86,7 @@ static void run(int n_ranks, int exit_code, const char *piece, const char *fmt, 
 static char *read_text(const char *name)
 {
     char *text = calloc(BYTES_MAX, 1);
-    FILE *f = fopen(path_in(name), "r");
+    FILE *f = fopen(tempdir_in(dir, "%s", name), "r");
     assert_non_null(text);
     if (f == NULL) fail_msg("no %s", name);
     assert_true(fread(text, 1, BYTES_MAX - 1, f) > 0);
@@ -129,7 +122,9 @@ static double plain_loss(const char *picture, uint64_t seed, int step)
     assert_int_equal(geometry_make(&g, COLS * token_px(), ROWS * token_px(), token_px() / 2), ST_OK);
     assert_int_equal(noise_fill(&(noise_opts){.kind = NOISE_COUNTER}, seed, &g, channels() / 4, 0, ROWS * COLS, false, noise), ST_OK);
     snprintf(name, sizeof(name), "dumps/%s.dit.velocity@%d.rank0.safetensors", picture, step);
-    if (latents_file_read(&velocity, path_in(name), "dit.velocity", ROWS * COLS, channels(), NULL) != ST_OK) fail_msg("%s", err_text());
+    if (latents_file_read(&velocity, tempdir_in(dir, "%s", name), "dit.velocity", ROWS * COLS, channels(), NULL) !=
+        ST_OK)
+        fail_msg("%s", err_text());
     for (size_t i = 0; i < n; i++) {
         const long double d = (long double)velocity[i] - ((long double)noise[i] - (long double)clean[i]);
         sum += d * d;
@@ -164,7 +159,7 @@ static void the_loss_is_that_of_plain_sums(void **state)
     }
     assert_int_equal(n, 2 * N_STEPS);
     free(text);
-    assert_int_not_equal(access(path_in("p-3.png"), F_OK), 0);
+    assert_int_not_equal(access(tempdir_in(dir, "p-3.png"), F_OK), 0);
 }
 
 /* What enters the model is (1 - s) x0 + s e: at s = 1 the noise alone, so the velocity is that of the first step of a render. */
@@ -175,9 +170,13 @@ static void the_first_level_is_the_first_step_of_a_render(void **state)
     (void)state;
     write_job("fp32", "");
     run(0, 0, NULL, "--quiet --spectra s.csv --dump dit.velocity@0 --only p-3 spectra.yaml");
-    assert_int_equal(latents_file_read(&a, path_in("dumps/p-3.dit.velocity@0.rank0.safetensors"), "dit.velocity", ROWS * COLS, channels(), NULL), ST_OK);
+    assert_int_equal(latents_file_read(&a, tempdir_in(dir, "dumps/p-3.dit.velocity@0.rank0.safetensors"),
+                                       "dit.velocity", ROWS * COLS, channels(), NULL),
+                     ST_OK);
     run(0, 0, NULL, "--quiet --loss l.csv --dump dit.velocity@0 --only p loss.yaml");
-    assert_int_equal(latents_file_read(&b, path_in("dumps/p.dit.velocity@0.rank0.safetensors"), "dit.velocity", ROWS * COLS, channels(), NULL), ST_OK);
+    assert_int_equal(latents_file_read(&b, tempdir_in(dir, "dumps/p.dit.velocity@0.rank0.safetensors"), "dit.velocity",
+                                       ROWS * COLS, channels(), NULL),
+                     ST_OK);
     assert_memory_equal(a, b, n * sizeof(float));
     free(a);
     free(b);
@@ -214,12 +213,12 @@ static void spectra_are_those_of_the_render(void **state)
     assert_non_null(noise);
     write_job("bf16", "");
     run(0, 0, "spectra of 2 entries: s.csv, s.svg", "--log-json s.json --spectra s.csv spectra.yaml");
-    assert_int_not_equal(access(path_in("p-3.png"), F_OK), 0);
+    assert_int_not_equal(access(tempdir_in(dir, "p-3.png"), F_OK), 0);
     run(0, 0, NULL, "--quiet --log-json r.json spectra.yaml");
     char log[TEMPDIR_PATH + 160];
-    snprintf(log, sizeof(log), "%s", path_in("s.json"));
+    snprintf(log, sizeof(log), "%s", tempdir_in(dir, "s.json"));
     json_t *spectra_events = program_events(log, "spectra");
-    snprintf(log, sizeof(log), "%s", path_in("r.json"));
+    snprintf(log, sizeof(log), "%s", tempdir_in(dir, "r.json"));
     json_t *pictures = program_events(log, "picture");
     assert_int_equal(json_array_size(spectra_events), 3);
     assert_int_equal(json_array_size(pictures), 3);
@@ -235,7 +234,8 @@ static void spectra_are_those_of_the_render(void **state)
     for (uint64_t seed = 3; seed <= 4; seed++) {
         char name[64];
         snprintf(name, sizeof(name), "p-%d.out.safetensors", (int)seed);
-        if (latents_file_read(&latent, path_in(name), "latents", ROWS * COLS, channels(), NULL) != ST_OK) fail_msg("%s", err_text());
+        if (latents_file_read(&latent, tempdir_in(dir, "%s", name), "latents", ROWS * COLS, channels(), NULL) != ST_OK)
+            fail_msg("%s", err_text());
         spectra_of_latent(s, channels(), latent, one);
         for (int k = 0; k < n_bins; k++) want[k] += one[k] / 2;
         free(latent);
@@ -268,7 +268,7 @@ static void what_cannot_be_measured_is_refused(void **state)
     (void)state;
     write_job("fp32", "");
     run(0, 3, "p-3: --loss needs latents_in, the clean latent of a true picture", "--loss l2.csv spectra.yaml");
-    assert_int_not_equal(access(path_in("l2.csv"), F_OK), 0);
+    assert_int_not_equal(access(tempdir_in(dir, "l2.csv"), F_OK), 0);
     run(0, 2, "--spectra x.svg: names the table", "--spectra x.svg spectra.yaml");
     write_job("fp32", "parallel: {replicas: 2}\n");
     run(rank_counts[0], 3, "2 replicas: --loss wants all ranks in one", "--loss l2.csv loss.yaml");
@@ -278,8 +278,8 @@ static int open_dir(void **state)
 {
     const tiny_model m = tiny_model_get('a');
     (void)state;
-    if (tempdir_open(dir) != ST_OK || mkdir(path_in("a"), 0777) != 0) return -1;
-    return tiny_model_write(&m, TINY_ALL, path_in("a")) == ST_OK ? 0 : -1;
+    if (tempdir_open(dir) != ST_OK || mkdir(tempdir_in(dir, "a"), 0777) != 0) return -1;
+    return tiny_model_write(&m, TINY_ALL, tempdir_in(dir, "a")) == ST_OK ? 0 : -1;
 }
 
 static int close_dir(void **state)

@@ -24,13 +24,6 @@ enum { LIMIT_S = 240, CHANNELS = 3, FEATURES = CHANNELS * 4, N_TEXT = 40, WIDTH 
 static char *self;
 static char  dir[TEMPDIR_PATH];
 
-static char *path_of(const char *name)
-{
-    static char path[TEMPDIR_PATH + 64];
-    snprintf(path, sizeof(path), "%s/%s", dir, name);
-    return path;
-}
-
 /* An 8-bit RGB PNG in memory; yours to free. */
 static uint8_t *read_png(const char *path, int *width, int *height)
 {
@@ -99,7 +92,7 @@ static void rows_land_where_they_belong(void **state)
     program_start_other(&run, self, dir, NULL, n_ranks, LIMIT_S, arguments);
     if (run.exit_code != 0) fail_msg("%d ranks: exit code %d\n%s", n_ranks, run.exit_code, run.output);
     program_run_free(&run);
-    uint8_t *pixels = read_png(path_of("p.preview.png"), &width, &height);
+    uint8_t *pixels = read_png(tempdir_in(dir, "p.preview.png"), &width, &height);
     assert_non_null(pixels);
     assert_int_equal(width, WIDTH / SCALE);
     assert_int_equal(height, HEIGHT / SCALE);
@@ -112,7 +105,7 @@ static void rows_land_where_they_belong(void **state)
                          pixels[3 * (y * width + x) + 1], pixels[3 * (y * width + x) + 2], want[0], want[1], want[2]);
         }
     free(pixels);
-    unlink(path_of("p.preview.png"));
+    unlink(tempdir_in(dir, "p.preview.png"));
 }
 
 /* ---- the program */
@@ -129,7 +122,7 @@ static void write_job(const char *name, int preview_every)
              name, name, STEPS, preview_every);
     char file[64];
     snprintf(file, sizeof(file), "%s.yaml", name);
-    assert_int_equal(tempdir_write(path_of(file), text), ST_OK);
+    assert_int_equal(tempdir_write(tempdir_in(dir, "%s", file), text), ST_OK);
 }
 
 static void render(const char *name, int n_ranks)
@@ -159,7 +152,7 @@ static int render_until_shown(const char *name)
     const double end = processes_now() + LIMIT_S;
     snprintf(file, sizeof(file), "%s.preview.png", name);
     pid_t        ended = 0;
-    while (access(path_of(file), F_OK) != 0 && ended == 0 && processes_now() < end) {
+    while (access(tempdir_in(dir, "%s", file), F_OK) != 0 && ended == 0 && processes_now() < end) {
         usleep(2000);
         ended = waitpid(pid, &result, WNOHANG);
     }
@@ -193,7 +186,8 @@ static double correlation(const double *a, const double *b, int n)
 static void expect_alike(const char *preview_name, const char *picture_name)
 {
     int      w = 0, h = 0, width = 0, height = 0;
-    uint8_t *small = read_png(path_of(preview_name), &w, &h), *large = read_png(path_of(picture_name), &width, &height);
+    uint8_t *small = read_png(tempdir_in(dir, "%s", preview_name), &w, &h),
+            *large = read_png(tempdir_in(dir, "%s", picture_name), &width, &height);
     assert_non_null(small);
     assert_non_null(large);
     assert_int_equal(w * 8, width);
@@ -219,7 +213,7 @@ static void previews_change_nothing_and_look_like_it(void **state)
     write_job("shown", SHOWN_AT);
     render("plain", 0);
     assert_int_equal(render_until_shown("shown"), 75);
-    assert_int_equal(access(path_of("shown.preview.png"), F_OK), 0); /* kept while there is no picture */
+    assert_int_equal(access(tempdir_in(dir, "shown.preview.png"), F_OK), 0); /* kept while there is no picture */
     expect_alike("shown.preview.png", "plain.png");
 #ifdef WITH_MPI
     render("shown", 2); /* goes on */
@@ -227,12 +221,12 @@ static void previews_change_nothing_and_look_like_it(void **state)
     render("shown", 0);
 #endif
     files_equal("plain.png", "shown.png");
-    assert_int_not_equal(access(path_of("shown.preview.png"), F_OK), 0);
-    unlink(path_of("shown.png"));
+    assert_int_not_equal(access(tempdir_in(dir, "shown.preview.png"), F_OK), 0);
+    unlink(tempdir_in(dir, "shown.png"));
     write_job("shown", 1); /* every step, all over again */
     render("shown", 0);
     files_equal("plain.png", "shown.png");
-    assert_int_not_equal(access(path_of("shown.preview.png"), F_OK), 0);
+    assert_int_not_equal(access(tempdir_in(dir, "shown.preview.png"), F_OK), 0);
 }
 
 /* Two writers of one file. */
@@ -240,10 +234,11 @@ static void a_preview_has_a_name_of_its_own(void **state)
 {
     program_run run;
     (void)state;
-    assert_int_equal(tempdir_write(path_of("names.yaml"),
+    assert_int_equal(tempdir_write(tempdir_in(dir, "names.yaml"),
                                    "model: " PROJECT_DIR "/models/demo\noutput: '{name}.png'\n"
                                    "defaults: {width: 64, height: 64, prompt: a, preview_every: 2}\n"
-                                   "pictures: [{name: a}, {name: a.preview, preview_every: 0}]\n"), ST_OK);
+                                   "pictures: [{name: a}, {name: a.preview, preview_every: 0}]\n"),
+                     ST_OK);
     program_start(&run, dir, NULL, 0, LIMIT_S, "--check names.yaml");
     assert_int_equal(run.exit_code, 3);
     assert_non_null(strstr(run.output, "preview"));

@@ -28,13 +28,6 @@ static const double TOLERANCE = 1e-4, OFF_BY_ONE = 1.0 / 39;
 
 static char dir[TEMPDIR_PATH];
 
-static const char *path_in(const char *name, const char *suffix)
-{
-    static char path[TEMPDIR_PATH + 160];
-    snprintf(path, sizeof(path), "%s/%s%s", dir, name, suffix);
-    return path;
-}
-
 /* One job: the same noise rolled by each of the shifts. */
 typedef struct ring {
     char        model; /* of the tiny models */
@@ -101,7 +94,7 @@ static void write_noise(const ring *r, const int *shifts, int n_shifts)
         name_of(shifts[i], name);
         const safetensors_tensor latents = {.name = "latents", .type = DT_F32, .n_dims = 2, .data = rolled,
                                             .shape = {ROWS * r->cols, channels_of(r)}};
-        assert_int_equal(safetensors_write(path_in(name, ".in.safetensors"), &latents, 1, NULL, 0), ST_OK);
+        assert_int_equal(safetensors_write(tempdir_in(dir, "%s.in.safetensors", name), &latents, 1, NULL, 0), ST_OK);
     }
     free(rolled);
     free(noise);
@@ -121,7 +114,7 @@ static void render(const ring *r, const int *shifts, int n_shifts)
         n += snprintf(text + n, sizeof(text) - (size_t)n, "  - {name: %s, latents_in: %s.in.safetensors}\n", name, name);
     }
     assert_true((size_t)n < sizeof(text));
-    assert_int_equal(tempdir_write(path_in("job.yaml", ""), text), ST_OK);
+    assert_int_equal(tempdir_write(tempdir_in(dir, "job.yaml"), text), ST_OK);
     snprintf(arguments, sizeof(arguments), "job.yaml --overwrite --dump vae.rgb --threads %d", r->n_threads);
     program_start(&run, dir, NULL, r->n_ranks, LIMIT_S, arguments);
     if (run.exit_code != 0) fail_msg("%d ranks, wrap %s: exit code %d\n%s", r->n_ranks, r->wrap, run.exit_code, run.output);
@@ -137,7 +130,7 @@ static void read_samples(const ring *r, const char *name, float *rgb)
         snprintf(suffix, sizeof(suffix), ".vae.rgb@0.rank%d.safetensors", rank);
         char file[64];
         snprintf(file, sizeof(file), "dumps/%s", name);
-        vectors     *v = vectors_open_path(path_in(file, suffix));
+        vectors *v = vectors_open_path(tempdir_in(dir, "%s%s", file, suffix));
         const vector strip = vectors_get(v, "vae.rgb");
         assert_true(at + strip.n <= n_samples(r));
         memcpy(rgb + at, strip.f32, strip.n * sizeof(float));
@@ -150,7 +143,7 @@ static void read_samples(const ring *r, const char *name, float *rgb)
 static void read_pixels(const ring *r, const char *name, uint8_t *pixels)
 {
     png_image image = {.version = PNG_IMAGE_VERSION};
-    assert_int_not_equal(png_image_begin_read_from_file(&image, path_in(name, ".png")), 0);
+    assert_int_not_equal(png_image_begin_read_from_file(&image, tempdir_in(dir, "%s.png", name)), 0);
     image.format = PNG_FORMAT_RGB;
     assert_int_equal(image.width, r->cols * token_px(r));
     assert_int_equal(image.height, ROWS * token_px(r));
@@ -174,8 +167,9 @@ static result result_read(const ring *r, int shift)
     char         name[16];
     name_of(shift, name);
     assert_true(out.latents != NULL && out.samples != NULL && out.pixels != NULL && samples != NULL && pixels != NULL);
-    assert_int_equal(latents_file_read(&latents, path_in(name, ".out.safetensors"), "latents", ROWS * r->cols, channels_of(r),
-                                       NULL), ST_OK);
+    assert_int_equal(latents_file_read(&latents, tempdir_in(dir, "%s.out.safetensors", name), "latents", ROWS * r->cols,
+                                       channels_of(r), NULL),
+                     ST_OK);
     read_samples(r, name, samples);
     read_pixels(r, name, pixels);
     roll(latents, ROWS, r->cols, channels_of(r), r->cols - shift, out.latents);
@@ -275,7 +269,9 @@ static int open_folder(void **state)
     for (const char *letter = "ac"; *letter != '\0'; letter++) {
         char             name[2] = {*letter, '\0'};
         const tiny_model m = tiny_model_get(*letter);
-        if (mkdir(path_in(name, ""), 0777) != 0 || tiny_model_write(&m, TINY_ALL, path_in(name, "")) != ST_OK) return -1;
+        if (mkdir(tempdir_in(dir, "%s", name), 0777) != 0 ||
+            tiny_model_write(&m, TINY_ALL, tempdir_in(dir, "%s", name)) != ST_OK)
+            return -1;
     }
     return 0;
 }

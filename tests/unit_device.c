@@ -2,9 +2,12 @@
  * missing wait or a stale pointer would do elsewhere. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -13,6 +16,7 @@
 
 #include "device.h"
 #include "device_kernels.h"
+#include "residency.h"
 #include "self_check.h"
 
 /* With DYPE_TEST_DEVICE=cuda the GPU alone. */
@@ -392,8 +396,9 @@ static const void *lend_and_check(stream *s, float *scratch, const float *host, 
     return lent;
 }
 
-/* Six weights walked again and again on a card with room for a buffer and about three and a half: the first of them stay
- * where they are, the rest passes through; a second model, walked twice, takes over; what is forgotten is read anew. */
+/* Six weights walked again and again on a card with room for a buffer and four: two of them stay where they are, the rest passes
+ * through a ring of two, and only they are copied again (residency.h: a sixteenth of the card is kept free); what is
+ * forgotten is read anew; what is lent stays, whether it passes through or not. */
 static void weights_stay_on_the_card_while_there_is_room(void **state)
 {
     (void)state;
@@ -405,7 +410,7 @@ static void weights_stay_on_the_card_while_there_is_room(void **state)
     assert_non_null(weights);
     for (int i = 0; i < N * N_WEIGHTS; i++) weights[i] = (float)(i % 100003);
     opts.kind = DEVICE_CUDA;
-    opts.limit_bytes = (size_t)N * sizeof(float) * 9 / 2;
+    opts.limit_bytes = (size_t)N * sizeof(float) * 11 / 2;
     assert_int_equal(device_open(&dev, &opts), ST_OK);
     stream *s = open_stream(dev);
     assert_int_equal(device_alloc(dev, N * sizeof(float), "scratch", (void **)&scratch), ST_OK);
@@ -417,15 +422,33 @@ static void weights_stay_on_the_card_while_there_is_room(void **state)
         for (int j = 0; j < N_WEIGHTS; j++) alone = alone && (j == i || at[2][j] != at[2][i]);
         n_resident += alone;
     }
-    assert_int_equal(n_resident, 2); /* and the third place is the others' in turn */
+    assert_int_equal(n_resident, 2);
+    const residency r = residency_of((int64_t)N * sizeof(float) * N_WEIGHTS,
+                                     (int64_t)(opts.limit_bytes - opts.limit_bytes / 16 - N * sizeof(float)),
+                                     (int64_t)N * sizeof(float) * 2);
+    assert_int_equal((r.streamed + N * (int64_t)sizeof(float) - 1) / (N * (int64_t)sizeof(float)), 4); /* whole weights */
+    const int64_t loaded = device_count(dev).weight_bytes;
+    assert_int_equal(loaded, (6 + 2 * 4) * (int64_t)N * (int64_t)sizeof(float));
     assert_true(device_peak_bytes(dev) <= opts.limit_bytes);
 
-    weights[0] = 7.0f; /* another file at the same address */
+    for (int i = 0; i < N_WEIGHTS; i++) weights[(size_t)i * N] = 7.0f + (float)i; /* other files at the same addresses */
     device_forget(dev);
-    (void)lend_and_check(s, scratch, weights, N);
+    for (int i = 0; i < N_WEIGHTS; i++) (void)lend_and_check(s, scratch, weights + (size_t)i * N, N);
 
-    void *arena = NULL; /* pushes out what is not lent */
-    assert_int_equal(device_alloc(dev, 3 * (size_t)N * sizeof(float), "arena", &arena), ST_OK);
+    void       *arena = NULL; /* pushes out what is not lent, and nothing else */
+    const void *lent[2] = {NULL};
+    float       back[2] = {0};
+    for (size_t i = 0; i < 2; i++) /* one that passes through, one that stayed */
+        assert_int_equal(stream_lend(s, weights + (2 * i + 1) * N, N * sizeof(float), &lent[i]), ST_OK);
+    assert_int_equal(device_alloc(dev, 4 * (size_t)N * sizeof(float), "arena", &arena), ST_NO_MEMORY);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(stream_add(s, &(add_args){.a = lent[i], .b = lent[i], .y = scratch, .n = N, .type = DT_F32}), ST_OK);
+        assert_int_equal(stream_copy_out(s, &back[i], scratch, sizeof(float)), ST_OK);
+        assert_int_equal(stream_return(s, lent[i]), ST_OK);
+    }
+    if (stream_sync(s) != ST_OK) fail_msg("%s", err_text());
+    assert_true(back[0] == 2.0f * weights[N] && back[1] == 2.0f * weights[3 * N]);
+    assert_int_equal(device_alloc(dev, 4 * (size_t)N * sizeof(float), "arena", &arena), ST_OK);
     assert_int_equal(stream_return(s, scratch), ST_DEVICE);
     assert_non_null(strstr(err_text(), "not lent"));
     device_free(dev, arena);
@@ -434,6 +457,172 @@ static void weights_stay_on_the_card_while_there_is_room(void **state)
     stream_close(s);
     device_close(dev);
     free(weights);
+}
+
+typedef struct gate {
+    _Atomic bool reached, open;
+} gate;
+
+static status hold(void *args)
+{
+    gate *g = *(gate **)args;
+    g->reached = true;
+    for (int i = 0; i < 20000 && !g->open; i++) usleep(1000);
+    return g->open ? ST_OK : err_set(ST_FAILED, "nobody has opened in 20 s");
+}
+
+static void *open_gate(void *args)
+{
+    gate *g = args;
+    usleep(300000);
+    g->open = true;
+    return NULL;
+}
+
+/* The sum of a lent weight with itself, on its way to the host. */
+static void put_sum(stream *s, float *scratch, const float *host, int n, float *back)
+{
+    const void *lent = NULL;
+    assert_int_equal(stream_lend(s, host, (size_t)n * sizeof(float), &lent), ST_OK);
+    assert_int_equal(stream_add(s, &(add_args){.a = lent, .b = lent, .y = scratch, .n = n, .type = DT_F32}), ST_OK);
+    assert_int_equal(stream_return(s, lent), ST_OK);
+    assert_int_equal(stream_copy_out(s, back, scratch + n - 1, sizeof(float)), ST_OK);
+}
+
+/* A card that holds none of eight weights beside its arena, only a ring of four. While the compute stream stands at a gate,
+ * this thread puts the work of all weights without waiting for it, twice what the ring holds; and the uploads of the first four
+ * are done before the gate opens: another stream, whose weight is uploaded after those of the first three, gets it. The others
+ * wait for the work on those whose place they take, also when somebody asks for one that comes behind them. */
+static void weights_that_pass_are_uploaded_ahead_of_the_work(void **state)
+{
+    (void)state;
+    enum { N = 1 << 18, N_WEIGHTS = 8, MIB = 1 << 20 };
+    device     *dev = NULL;
+    device_opts opts = DEVICE_OPTS_INIT;
+    float      *weights = malloc((size_t)N * N_WEIGHTS * sizeof(float)), *scratch = NULL, *other = NULL;
+    float       back[N_WEIGHTS] = {0}, seen = 0;
+    void       *arena = NULL;
+    gate        g = {0}, *at = &g;
+    pthread_t   opener;
+    assert_non_null(weights);
+    for (int i = 0; i < N * N_WEIGHTS; i++) weights[i] = (float)(i % 100003);
+    opts.kind = DEVICE_CUDA;
+    opts.limit_bytes = 32 * MIB; /* 2 are kept free, an eighth is the ring */
+    assert_int_equal(device_open(&dev, &opts), ST_OK);
+    stream *s = open_stream(dev), *t = open_stream(dev);
+    assert_int_equal(device_alloc(dev, N * sizeof(float), "scratch", (void **)&scratch), ST_OK);
+    assert_int_equal(device_alloc(dev, N * sizeof(float), "scratch", (void **)&other), ST_OK);
+    assert_int_equal(device_alloc(dev, 23 * MIB + MIB / 2, "arena", &arena), ST_OK);
+    for (int round = 0; round < 2; round++) /* the second time they get their pinned copies */
+        for (int i = 0; i < N_WEIGHTS; i++) (void)lend_and_check(s, scratch, weights + (size_t)i * N, N);
+    assert_int_equal(device_count(dev).weight_bytes, 2 * N_WEIGHTS * (int64_t)MIB);
+
+    assert_int_equal(stream_call(s, hold, &at, sizeof(at)), ST_OK);
+    for (int i = 0; i < 5000 && !g.reached; i++) usleep(1000);
+    for (int i = 0; i < 3; i++) put_sum(s, scratch, weights + (size_t)i * N, N, &back[i]);
+    put_sum(t, other, weights + (size_t)3 * N, N, &seen);
+    assert_int_equal(stream_sync(t), ST_OK);
+    assert_true(seen == 2.0f * weights[4 * N - 1] && back[0] == 0.0f);
+    for (int i = 4; i < N_WEIGHTS; i++) put_sum(s, scratch, weights + (size_t)i * N, N, &back[i]);
+    assert_true(back[0] == 0.0f); /* nothing of all that was computed meanwhile */
+    put_sum(t, other, weights, N, &seen);
+    assert_int_equal(pthread_create(&opener, NULL, open_gate, &g), 0);
+    if (stream_sync(t) != ST_OK || stream_sync(s) != ST_OK) fail_msg("%s", err_text());
+    pthread_join(opener, NULL);
+    assert_true(seen == 2.0f * weights[N - 1]);
+    for (int i = 0; i < N_WEIGHTS; i++)
+        if (i != 3) assert_true(back[i] == 2.0f * weights[(i + 1) * N - 1]);
+    assert_int_equal(device_count(dev).weight_bytes, (3 * N_WEIGHTS + 1) * (int64_t)MIB);
+    device_free(dev, arena);
+    device_free(dev, other);
+    device_free(dev, scratch);
+    stream_close(t);
+    stream_close(s);
+    device_close(dev);
+    free(weights);
+}
+
+/* Weights of many sizes through a ring of 4 MiB, with nobody waiting: through the stages when they come for the first time, from
+ * their pinned copies the second. An upload takes the place of several, and starts again at the ring's end with some behind it,
+ * but never overwrites what work put before still reads: of each weight the first elements count, which are uploaded first.
+ * What is lent keeps its place, from other weights and from an arena; what is returned does not. */
+static void weights_of_all_sizes_pass_through_under_the_work_before(void **state)
+{
+    (void)state;
+    enum { KIB = 1 << 10, MIB = 1 << 20, N_WEIGHTS = 27, N_SIZES = 9, ROUNDS = 2, PART = 1024, LARGEST = 6 };
+    static const int kib[N_SIZES] = {700, 300, 1300, 200, 1000, 450, 1500, 250, 900};
+    static float     back[ROUNDS * N_WEIGHTS][PART];
+    device          *dev = NULL;
+    device_opts      opts = DEVICE_OPTS_INIT;
+    const float     *weights[N_WEIGHTS];
+    const void      *lent[3] = {NULL};
+    float           *all = malloc(N_WEIGHTS / N_SIZES * 6600 * KIB), *sums = NULL;
+    void            *arena = NULL, *more = NULL;
+    size_t           n = 0;
+    assert_non_null(all);
+    for (int i = 0; i < N_WEIGHTS; n += (size_t)kib[i++ % N_SIZES] * KIB / sizeof(float)) weights[i] = all + n;
+    assert_int_equal(n * sizeof(float), N_WEIGHTS / N_SIZES * 6600 * KIB);
+    for (size_t i = 0; i < n; i++) all[i] = (float)(i % 100003);
+    opts.kind = DEVICE_CUDA;
+    opts.limit_bytes = 32 * MIB; /* 2 are kept free, an eighth is the ring; too little is left for the smallest weight */
+    assert_int_equal(device_open(&dev, &opts), ST_OK);
+    stream *s = open_stream(dev);
+    assert_int_equal(device_alloc(dev, sizeof(back), "sums", (void **)&sums), ST_OK);
+    assert_int_equal(device_alloc(dev, 26 * MIB - sizeof(back) - 50 * KIB, "arena", &arena), ST_OK);
+    for (int i = 0; i < ROUNDS * N_WEIGHTS; i++) {
+        const size_t bytes = (size_t)kib[i % N_SIZES] * KIB;
+        assert_int_equal(stream_lend(s, weights[i % N_WEIGHTS], bytes, &lent[0]), ST_OK);
+        assert_int_equal(stream_add(s, &(add_args){.a = lent[0], .b = lent[0], .y = sums + i * PART, .n = PART, .type = DT_F32}), ST_OK);
+        assert_int_equal(stream_return(s, lent[0]), ST_OK);
+    }
+    assert_int_equal(stream_copy_out(s, back, sums, sizeof(back)), ST_OK);
+    if (stream_sync(s) != ST_OK) fail_msg("%s", err_text());
+    for (int i = 0; i < ROUNDS * N_WEIGHTS; i++)
+        for (int j = 0; j < PART; j++) assert_true(back[i][j] == 2.0f * weights[i % N_WEIGHTS][j]);
+    assert_int_equal(device_count(dev).weight_bytes, ROUNDS * N_WEIGHTS / N_SIZES * 6600 * KIB);
+
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(stream_lend(s, weights[LARGEST + i * N_SIZES], (size_t)kib[LARGEST] * KIB, &lent[i]), ST_OK);
+    assert_int_equal(stream_lend(s, weights[LARGEST + 2 * N_SIZES], (size_t)kib[LARGEST] * KIB, &lent[2]), ST_NO_MEMORY);
+    assert_non_null(strstr(err_text(), "all of it lent"));
+    assert_int_equal(device_alloc(dev, 4 * MIB, "arena", &more), ST_NO_MEMORY);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(stream_add(s, &(add_args){.a = lent[i], .b = lent[i], .y = sums + i * PART, .n = PART, .type = DT_F32}), ST_OK);
+        assert_int_equal(stream_return(s, lent[i]), ST_OK);
+    }
+    assert_int_equal(stream_copy_out(s, back, sums, 2 * sizeof(back[0])), ST_OK);
+    if (stream_sync(s) != ST_OK) fail_msg("%s", err_text());
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < PART; j++) assert_true(back[i][j] == 2.0f * weights[LARGEST + i * N_SIZES][j]);
+    assert_int_equal(device_alloc(dev, 4 * MIB, "arena", &more), ST_OK);
+    device_free(dev, more);
+    device_free(dev, arena);
+    device_free(dev, sums);
+    stream_close(s);
+    device_close(dev);
+    free(all);
+}
+
+/* What was dropped is copied again when it is lent, and nothing else. */
+static void what_is_dropped_leaves_the_card(void **state)
+{
+    (void)state;
+    enum { N = 1000 };
+    device *dev = open_device(DEVICE_CUDA);
+    stream *s = open_stream(dev);
+    float   weights[2][N], *scratch = NULL;
+    for (int i = 0; i < 2 * N; i++) weights[i / N][i % N] = (float)i;
+    assert_int_equal(device_alloc(dev, sizeof(weights[0]), "scratch", (void **)&scratch), ST_OK);
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < 2; i++) (void)lend_and_check(s, scratch, weights[i], N);
+    assert_int_equal(device_count(dev).weight_bytes, sizeof(weights));
+    device_drop(dev, weights[1], sizeof(weights[1]));
+    device_drop(dev, weights[1], 7); /* never lent */
+    for (int i = 0; i < 2; i++) (void)lend_and_check(s, scratch, weights[i], N);
+    assert_int_equal(device_count(dev).weight_bytes, sizeof(weights) + sizeof(weights[1]));
+    device_free(dev, scratch);
+    stream_close(s);
+    device_close(dev);
 }
 
 /* Copies longer than a stage, in both directions, between two streams that only an event orders. */
@@ -503,6 +692,9 @@ static int run_on_gpu(void)
         cmocka_unit_test(lent_memory_serves_the_work_before_its_return),
         cmocka_unit_test(long_copies_keep_the_order),
         cmocka_unit_test(weights_stay_on_the_card_while_there_is_room),
+        cmocka_unit_test(weights_that_pass_are_uploaded_ahead_of_the_work),
+        cmocka_unit_test(what_is_dropped_leaves_the_card),
+        cmocka_unit_test(weights_of_all_sizes_pass_through_under_the_work_before),
         cmocka_unit_test(a_gpu_has_a_name_and_an_identity),
         cmocka_unit_test(the_self_check_finds_rows_equal),
     };

@@ -1,6 +1,7 @@
 /* Rows of a prompt come back as they went in, or not at all: another prompt, model or precision is another entry, damage
  * is told and repaired, the folder stays under its limit, and many processes may share it. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -348,6 +350,146 @@ static void many_processes_may_share_it(void **state)
     assert_in_range(count_files(f, NULL), 1, 3);
 }
 
+/* A process that claims the prompt and then does as told: told once it has it. */
+enum deed { WRITES_IT, HANGS };
+
+static pid_t begin_another(fixture *f, enum deed deed)
+{
+    int         ends[2];
+    char        ready = 0;
+    assert_int_equal(pipe(ends), 0);
+    const pid_t pid = fork();
+    if (pid == 0) {
+        float         text[TEXT_VALUES], pooled[POOLED];
+        bool          found = true;
+        embedding_key key = key_of(f);
+        bool right = embedding_cache_claim(f->cache, &key, &(embedding_rows){text, pooled}, &found) == ST_OK && !found;
+        right = write(ends[1], &ready, 1) == 1 && right;
+        if (deed == HANGS) pause();
+        usleep(700000);
+        right = embedding_cache_write(f->cache, &key, &(embedding_rows){f->text, f->pooled}) == ST_OK && right;
+        _exit(!right);
+    }
+    assert_int_equal(read(ends[0], &ready, 1), 1);
+    close(ends[0]);
+    close(ends[1]);
+    return pid;
+}
+
+static bool claim(fixture *f, embedding_cache *c)
+{
+    float         text[TEXT_VALUES] = {0}, pooled[POOLED] = {0};
+    bool          found = false;
+    embedding_key key = key_of(f);
+    assert_int_equal(embedding_cache_claim(c, &key, &(embedding_rows){text, pooled}, &found), ST_OK);
+    if (found) assert_memory_equal(text, f->text, sizeof(text));
+    if (found) assert_memory_equal(pooled, f->pooled, sizeof(pooled));
+    return found;
+}
+
+static void the_second_waits_for_the_rows_of_the_first(void **state)
+{
+    fixture    *f = *state;
+    int         result = -1;
+    const pid_t first = begin_another(f, WRITES_IT);
+    assert_true(claim(f, f->cache));
+    assert_int_equal(waitpid(first, &result, 0), first);
+    assert_int_equal(result, 0);
+    assert_int_equal(count_files(f, NULL), 1); /* and no lock */
+    assert_int_equal(f->n_warnings, 0);
+}
+
+static void nobody_waits_for_the_dead(void **state)
+{
+    fixture      *f = *state;
+    embedding_key key = key_of(f);
+    const pid_t   first = begin_another(f, HANGS);
+    assert_int_equal(kill(first, SIGKILL), 0);
+    assert_int_equal(waitpid(first, NULL, 0), first);
+    const double began = report_now();
+    assert_false(claim(f, f->cache));
+    assert_true(report_now() - began < 60); /* of 120 */
+    keep(f, f->cache, &key);
+    assert_int_equal(count_files(f, NULL), 1);
+}
+
+/* Who waits in vain encodes too; both may write. */
+static void a_wait_has_an_end(void **state)
+{
+    fixture         *f = *state;
+    embedding_key    key = key_of(f);
+    embedding_cache *hasty = NULL;
+    assert_int_equal(embedding_cache_open(&hasty, &(embedding_cache_opts){
+        .dir = f->dir, .model = &f->model, .encoders_sha256 = "e1", .device = "cpu (avx2)", .report = f->report, .wait_s = 1}), ST_OK);
+    const pid_t  first = begin_another(f, HANGS);
+    const double began = report_now();
+    assert_false(claim(f, hasty));
+    assert_true(report_now() - began >= 1);
+    keep(f, hasty, &key);
+    assert_true(has(f, f->cache, &key));
+    assert_int_equal(kill(first, SIGKILL), 0);
+    assert_int_equal(waitpid(first, NULL, 0), first);
+    embedding_cache_close(hasty);
+}
+
+static void a_claim_that_is_dropped_is_the_next_ones(void **state)
+{
+    fixture         *f = *state;
+    embedding_cache *other = open_cache(f, f->dir, "e1", "cpu (avx2)", 0);
+    assert_false(claim(f, f->cache));
+    assert_int_equal(count_files(f, NULL), 1); /* the lock */
+    embedding_cache_drop(f->cache);
+    assert_int_equal(count_files(f, NULL), 0);
+    assert_false(claim(f, other));
+    embedding_cache_close(other);
+    assert_int_equal(count_files(f, NULL), 0);
+}
+
+/* Eight that miss the same prompt at once: one of them encodes. */
+static void of_many_one_encodes(void **state)
+{
+    enum { PROCESSES = 8 };
+    fixture *f = *state;
+    pid_t    pids[PROCESSES];
+    int      n_encoded = 0;
+    for (int p = 0; p < PROCESSES; p++) {
+        pids[p] = fork();
+        if (pids[p] != 0) continue;
+        const bool    found = claim(f, f->cache);
+        embedding_key key = key_of(f);
+        if (!found) usleep(300000);
+        if (!found) keep(f, f->cache, &key);
+        _exit(!found);
+    }
+    for (int p = 0; p < PROCESSES; p++) {
+        int result = -1;
+        assert_int_equal(waitpid(pids[p], &result, 0), pids[p]);
+        assert_true(WIFEXITED(result) && WEXITSTATUS(result) <= 1);
+        n_encoded += WEXITSTATUS(result);
+    }
+    assert_int_equal(n_encoded, 1);
+    assert_int_equal(count_files(f, NULL), 1);
+}
+
+/* A disk without a byte left, in its place a limit of this process. */
+static void where_no_lock_can_be_nobody_waits(void **state)
+{
+    fixture    *f = *state;
+    int         result = -1;
+    assert_int_equal(mkdir(f->folder, 0777), 0);
+    const pid_t pid = fork();
+    if (pid == 0) {
+        signal(SIGXFSZ, SIG_IGN);
+        if (setrlimit(RLIMIT_FSIZE, &(struct rlimit){0, 0}) != 0) _exit(2);
+        const double began = report_now();
+        const bool   found = claim(f, f->cache);
+        _exit(found || report_now() - began > 60); /* of 120 */
+    }
+    assert_int_equal(waitpid(pid, &result, 0), pid);
+    assert_int_equal(result, 0);
+    assert_int_equal(count_files(f, NULL), 0);
+}
+
 static void a_folder_that_cannot_be_is_told_once(void **state)
 {
     fixture      *f = *state;
@@ -357,6 +499,7 @@ static void a_folder_that_cannot_be_is_told_once(void **state)
     assert_int_equal(tempdir_write(blocked, "a file"), ST_OK);
     embedding_cache *c = open_cache(f, blocked, "e1", "cpu (avx2)", 0);
     assert_false(has(f, c, &key));
+    assert_false(claim(f, c)); /* at once */
     keep(f, c, &key);
     keep(f, c, &key);
     embedding_cache_close(c);
@@ -376,6 +519,12 @@ int main(void)
         FRESH(the_folder_stays_under_its_limit),
         FRESH(only_leftovers_of_the_killed_are_removed),
         FRESH(many_processes_may_share_it),
+        FRESH(the_second_waits_for_the_rows_of_the_first),
+        FRESH(nobody_waits_for_the_dead),
+        FRESH(a_wait_has_an_end),
+        FRESH(a_claim_that_is_dropped_is_the_next_ones),
+        FRESH(of_many_one_encodes),
+        FRESH(where_no_lock_can_be_nobody_waits),
         FRESH(a_folder_that_cannot_be_is_told_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,6 +44,8 @@ static const linear_case linear_cases[] = {
     {9, 0, 50, 140, 0, DT_F32, DT_F32, DT_F32, DT_F32, ACT_GELU, false, false},
     {9, 0, 50, 140, 0, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_GELU, false, true},
     {3, 0, 4096, 40, 0, DT_F32, DT_F32, DT_F32, DT_OTHER, ACT_NONE, false, false},
+    /* products of more than 24 MiB in fp32, which a GPU finishes in runs of rows */
+    {70, 0, 8, 98304, 0, DT_BF16, DT_BF16, DT_BF16, DT_BF16, ACT_SILU, false, false},
 };
 
 static void linear_is_right(void **state)
@@ -74,6 +76,36 @@ static void linear_is_right(void **state)
             assert_same_bits((char *)got + (size_t)(row * ldy + c->n_out) * bytes,
                              (char *)before + (size_t)(row * ldy + c->n_out) * bytes, 2 * (size_t)c->gap * bytes, what);
         free(x), free(w), free(bias), free(gate), free(want), free(got), free(before);
+    }
+}
+
+/* Every end of a product with every kind of bias: activations (or a gate), roundings, types, whole and ragged columns. */
+static void linear_ends_are_right(void **state)
+{
+    (void)state;
+    enum { ROWS = 3, IN = 16, MOST = 40, N_ENDS = ACT_GELU + 2 };
+    static const dtype both[][2] = {{DT_F32, DT_F32}, {DT_BF16, DT_BF16}, {DT_BF16, DT_F32}};
+    static const dtype biases[] = {DT_OTHER, DT_F32, DT_BF16, DT_F16};
+    for (int form = 0; form < 3 * N_ENDS * 4 * 2 * 2; form++) {
+        const dtype   type = both[form % 3][0], y_type = both[form % 3][1];
+        const int     end = form / 3 % N_ENDS;
+        const dtype   bias_type = biases[form / 3 / N_ENDS % 4];
+        const bool    parity = form / 3 / N_ENDS / 4 % 2 == 1;
+        const int32_t n_out = form / 3 / N_ENDS / 8 == 0 ? MOST : MOST - 1;
+        void *x = array_make("x", type, ROWS * IN, 0.1f, 1.0f), *w = array_make("w", DT_F32, n_out * IN, 0.0f, 0.5f);
+        void *bias = bias_type == DT_OTHER ? NULL : array_make("bias", bias_type, n_out, 0.0f, 0.5f);
+        float *gate = end > ACT_GELU ? array_make("gate", DT_F32, n_out, 0.0f, 1.0f) : NULL;
+        void *want = array_make("y", y_type, ROWS * n_out, 0.0f, 1.0f), *got = array_copy(want, y_type, ROWS * n_out);
+        linear_args args = {.x = x, .y = want, .w = {w, bias, DT_F32, bias == NULL ? biases[1 + end % 3] : bias_type}, .gate = gate,
+                            .ldx = IN, .ldy = n_out, .n_rows = ROWS, .n_in = IN, .n_out = n_out, .type = type,
+                            .y_type = y_type, .act = gate != NULL ? ACT_NONE : (activation)end, .parity = parity};
+        assert_ok(plain->linear(plain_ctx, &args));
+        args.y = got;
+        assert_ok(cpu->linear(cpu_ctx, &args));
+        char what[64];
+        snprintf(what, sizeof(what), "linear form %d", form);
+        assert_close(got, want, y_type, ROWS * n_out, what);
+        free(x), free(w), free(bias), free(gate), free(want), free(got);
     }
 }
 
@@ -129,6 +161,20 @@ static void conv_is_right(void **state)
         snprintf(what, sizeof(what), "conv case %zu%s", i / 2, i % 2 == 1 ? " wrapped" : "");
         assert_close(got, want, c->y_type, n_y, what);
 
+        const void **moved = (const void **[]){&args.x, &args.x_above, &args.x_below}[i % 3]; /* one of them on any address */
+        const int64_t n_moved = moved == &args.x ? (int64_t)c->height * c->width * c->c_in / source : row;
+        const size_t element = dtype_bytes(c->type);
+        if (*moved != NULL) {
+            char *room = malloc((size_t)(n_moved + 1) * element);
+            const void *before = *moved;
+            assert_non_null(room);
+            *moved = memcpy(room + element, before, (size_t)n_moved * element);
+            args.y = want;
+            assert_ok(cpu->conv(cpu_ctx, &args));
+            assert_same_bits(want, got, (size_t)n_y * dtype_bytes(c->y_type), what);
+            *moved = before;
+            free(room);
+        }
         if (residual != NULL) { /* the sum may be made in place */
             args.y = residual;
             assert_ok(cpu->conv(cpu_ctx, &args));
@@ -139,11 +185,47 @@ static void conv_is_right(void **state)
     }
 }
 
+/* What comes before and after the sum, in every combination, on one tile: norm, silu, residual, the reference's roundings,
+ * channels in whole pieces of 8 and not, an even and an odd number of them out; kinds of bias and weight in turn. */
+static void conv_forms_are_right(void **state)
+{
+    (void)state;
+    enum { H = 9, W = 9, MOST_IN = 40, MOST_OUT = 34 }; /* more rows and channels than a GPU takes at once */
+    static const dtype both[][2] = {{DT_F32, DT_F32}, {DT_BF16, DT_BF16}, {DT_BF16, DT_F32}};
+    static const dtype kinds[] = {DT_F32, DT_BF16, DT_F16, DT_OTHER};
+    for (int form = 0; form < 3 * 64; form++) {
+        const int     bits = form / 3;
+        const dtype   type = both[form % 3][0], y_type = both[form % 3][1];
+        const dtype   w_type = kinds[bits % 3], bias_type = kinds[(bits + bits / 4 + bits / 16) % 4];
+        const int32_t c_in = (bits & 1) != 0 ? MOST_IN : MOST_IN - 3, c_out = (bits & 2) != 0 ? MOST_OUT : MOST_OUT - 1;
+        const bool    norm = (bits & 4) != 0, silu = (bits & 8) != 0, parity = (bits & 32) != 0;
+        void *x = array_make("x", type, H * W * c_in, 0.2f, 1.0f);
+        void *w = array_make("w", w_type, c_out * c_in * 9, 0.0f, 1.0f / sqrtf((float)c_in * 9));
+        void *bias = bias_type == DT_OTHER ? NULL : array_make("bias", bias_type, c_out, 0.0f, 0.5f);
+        float *mul = norm ? array_make("mul", DT_F32, c_in, 1.0f, 0.3f) : NULL;
+        float *plus = norm ? array_make("plus", DT_F32, c_in, 0.0f, 0.3f) : NULL;
+        void *residual = (bits & 16) != 0 ? array_make("residual", y_type, H * W * c_out, 0.0f, 1.0f) : NULL;
+        void *want = array_make("y", y_type, H * W * c_out, 0.0f, 1.0f), *got = array_copy(want, y_type, H * W * c_out);
+        conv_args args = {.x = x, .y = want, .residual = residual, .norm_mul = mul, .norm_add = plus,
+                          .w = {w, bias, w_type, bias == NULL ? w_type : bias_type}, .height = H, .width = W, .c_in = c_in,
+                          .c_out = c_out, .kernel = 3, .type = type, .y_type = y_type, .silu = silu, .parity = parity};
+        assert_ok(plain->conv(plain_ctx, &args));
+        args.y = got;
+        assert_ok(cpu->conv(cpu_ctx, &args));
+        /* With parity the products are rounded to bf16 before anything else: sums in another order may fall on the other side. */
+        const double error = relative_l2(got, want, y_type, H * W * c_out);
+        const double allowed = tolerance_of(parity && type == DT_BF16 ? DT_BF16 : y_type);
+        if (error > allowed) fail_msg("conv form %d: relative L2 %.3g, allowed %.3g", form, error, allowed);
+        free(x), free(w), free(bias), free(mul), free(plus), free(residual), free(want), free(got);
+    }
+}
+
 /* ---- rows ---- */
 
 static const struct {
     int32_t n_rows, width, gap;
-} row_cases[] = {{1, 1, 0}, {3, 7, 2}, {5, 64, 0}, {4, 192, 8}, {2, 257, 1}, {3, 3072, 0}};
+} row_cases[] = {{1, 1, 0}, {3, 7, 2}, {5, 64, 0}, {3, 64, 3}, {4, 192, 8}, {2, 257, 1}, {3, 3072, 0},
+               {2, 3073, 0}, {1, 12296, 0}}; /* several rounds of a GPU's block, by elements and by vectors */
 
 static const dtype types[] = {DT_F32, DT_BF16};
 
@@ -166,6 +248,15 @@ static void layernorm_is_right(void **state)
             assert_ok(cpu->layernorm(cpu_ctx, &args));
             assert_close(got, want, type, n, "layernorm");
 
+            for (int given = 0; given < 2; given++) { /* one of the two */
+                args.scale = given == 0 ? scale : NULL;
+                args.shift = given == 0 ? NULL : shift;
+                args.y = want;
+                assert_ok(plain->layernorm(plain_ctx, &args));
+                args.y = got;
+                assert_ok(cpu->layernorm(cpu_ctx, &args));
+                assert_close(got, want, type, n, "layernorm, scale or shift");
+            }
             args.scale = args.shift = NULL; /* and in place */
             args.y = want;
             assert_ok(plain->layernorm(plain_ctx, &args));
@@ -203,7 +294,8 @@ static void rmsnorm_is_right(void **state)
 static void qk_norm_rope_is_right(void **state)
 {
     (void)state;
-    static const int32_t pairs[][3] = {{8, 28, 28}, {4, 14, 14}, {0, 2, 2}, {1, 3, 4}};
+    static const int32_t pairs[][3] = {{8, 28, 28}, {4, 14, 14}, {0, 2, 2}, {1, 3, 4}, {32, 112, 112},
+                                       {256, 0, 0}, {0, 256, 0}, {0, 0, 256}};
     for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
         for (int form = 0; form < 8; form++) { /* bits: type, parity, rows on odd elements */
             enum { ROWS = 5, HEADS = 3, POSITIONS = 9 };
@@ -235,7 +327,7 @@ static void group_sums_are_right(void **state)
     (void)state;
     static const struct {
         int32_t height, width, channels, groups;
-    } cases[] = {{3, 5, 6, 3}, {2, 7, 32, 8}, {1, 4, 512, 32}, {2, 3, 96, 32}};
+    } cases[] = {{3, 5, 6, 3}, {2, 7, 32, 8}, {1, 4, 512, 32}, {2, 3, 96, 32}, {1, 600, 6, 3}, {1, 150, 32, 8}, {1, 9, 768, 128}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         for (int t = 0; t < 2; t++) {
             int64_t n = (int64_t)cases[i].height * cases[i].width * cases[i].channels;
@@ -257,7 +349,7 @@ static void group_sums_are_right(void **state)
 
 /* ---- elements ---- */
 
-enum { N_ELEMENTS = 1031 }; /* four blocks and a tail */
+enum { N_ELEMENTS = 8199 }; /* four blocks of 256 threads with 8 elements each, and a tail */
 
 static void elementwise_is_right(void **state)
 {
@@ -437,13 +529,13 @@ static void gathered_rows_are_the_same(void **state)
     enum { ROWS = 7, WIDTH = 37, N_TABLE = 50 };
     static const int32_t ids[ROWS] = {3, 49, 0, 0, 17, 48, 3};
     static const dtype sources[] = {DT_F32, DT_BF16, DT_F16};
-    for (int form = 0; form < 12; form++) { /* type, type of the table, with and without a summand */
-        dtype type = types[form & 1], source = sources[form / 4];
+    for (int form = 0; form < 18; form++) { /* type, type of the table, summand: none, of the same type, of another */
+        dtype type = types[form & 1], source = sources[form / 6], add_type = sources[(form / 6 + form / 2 % 3 / 2) % 3];
         void *table = array_make("table", source, N_TABLE * WIDTH, 0.0f, 1.0f);
-        void *add = (form & 2) != 0 ? array_make("add", source, ROWS * WIDTH, 0.0f, 1.0f) : NULL;
+        void *add = form / 2 % 3 > 0 ? array_make("add", add_type, ROWS * WIDTH, 0.0f, 1.0f) : NULL;
         void *want = array_make("y", type, ROWS * WIDTH, 0.0f, 1.0f), *got = array_copy(want, type, ROWS * WIDTH);
         gather_rows_args args = {.table = table, .add = add, .ids = ids, .y = want, .n_rows = ROWS, .width = WIDTH,
-                                 .table_type = source, .add_type = source, .type = type};
+                                 .table_type = source, .add_type = add_type, .type = type};
         assert_ok(plain->gather_rows(plain_ctx, &args));
         args.y = got;
         assert_ok(cpu->gather_rows(cpu_ctx, &args));
@@ -667,7 +759,9 @@ static int run_all(const kernel_table *subject)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_is_right),
+        cmocka_unit_test(linear_ends_are_right),
         cmocka_unit_test(conv_is_right),
+        cmocka_unit_test(conv_forms_are_right),
         cmocka_unit_test(layernorm_is_right),
         cmocka_unit_test(rmsnorm_is_right),
         cmocka_unit_test(qk_norm_rope_is_right),

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "png_reader.h"
 #include "png_writer.h"
 #include "tempdir.h"
 
@@ -122,12 +123,31 @@ static int remove_dir(void **state)
     return 0;
 }
 
+/* libpng would only warn, and ask for memory for all that a chunk claims to hold. */
+static void a_chunk_of_gigabytes_is_refused_by_its_length(void **state)
+{
+    static const unsigned char picture[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n',
+                                            0, 0, 0, 13, 'I', 'H', 'D', 'R', 0, 0, 0, 1, 0, 0, 0, 1, 8, 2, 0, 0, 0,
+                                            0x90, 0x77, 0x53, 0xde, 0x70, 0, 0, 0, 't', 'E', 'X', 't', 'a', 0};
+    char      path[TEMPDIR_PATH + 64];
+    png_facts facts = {0};
+    (void)state;
+    in_folder(path, "huge.png");
+    FILE *file = fopen(path, "wbe");
+    assert_non_null(file);
+    assert_int_equal(fwrite(picture, 1, sizeof(picture), file), sizeof(picture));
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(png_reader_read(&facts, path, "a", false, ST_BAD_JOB), ST_BAD_JOB);
+    if (strstr(err_text(), "huge.png: ") == NULL || strstr(err_text(), "too large") == NULL) fail_msg("%s", err_text());
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_free_number_is_taken),
         cmocka_unit_test(what_is_kept_is_not_kept_again),
         cmocka_unit_test(a_file_that_cannot_be_linked_is_moved),
+        cmocka_unit_test(a_chunk_of_gigabytes_is_refused_by_its_length),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

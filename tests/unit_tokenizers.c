@@ -16,6 +16,7 @@
 #include "clip_folder.h"
 #include "clip_pieces.h"
 #include "clip_tokenizer.h"
+#include "outputs.h"
 #include "t5_tokenizer.h"
 #include "tempdir.h"
 
@@ -167,6 +168,7 @@ static void broken_clip_folders_are_named(void **state)
         {"merges.txt", "#version: 0.2\nl o w\n", "merges.txt:2: want two tokens"},
         {"tokenizer_config.json", "{", "tokenizer_config.json:1:"},
         {"tokenizer_config.json", "{\"model_max_length\": 1}", "model_max_length: got 1"},
+        {"tokenizer_config.json", "{\"model_max_length\": -1e300}", "model_max_length: got -1e+300"},
         {"tokenizer_config.json", "{\"padding_side\": \"left\"}", "padding_side: \"left\""},
         {"tokenizer_config.json", "{\"bos_token\": 7}", "bos_token: want a string"},
         {"tokenizer_config.json", "{\"pad_token\": \"\"}", "pad_token: want a token"},
@@ -175,7 +177,9 @@ static void broken_clip_folders_are_named(void **state)
         {"tokenizer_config.json", "{\"added_tokens_decoder\": {\"11\": {}}}", "want a string"},
         {"special_tokens_map.json", "[]", "special_tokens_map.json: want a JSON object"},
         {"special_tokens_map.json", "{\"eos_token\": {\"lstrip\": true}}", "eos_token: want a string"},
+        {"special_tokens_map.json", "{\"additional_special_tokens\": [7]}", "additional_special_tokens: want a string"},
         {"added_tokens.json", "{\"<x>\": null}", "added_tokens.json: want an id"},
+        {"tokenizer.json", "{\"added_tokens\": [{\"content\": \"<x>\"}]}", "tokenizer.json: added_tokens: want an id"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char path[2 * TEMPDIR_PATH];
@@ -190,8 +194,8 @@ static void broken_clip_folders_are_named(void **state)
         err_clear();
         assert_int_equal(clip_tokenizer_open(&t, dir), ST_BAD_MODEL);
         assert_null(t);
-        if (strstr(err_text(), cases[i].message) == NULL) {
-            fail_msg("case %zu: got \"%s\", want \"%s\"", i, err_text(), cases[i].message);
+        if (strstr(err_text(), cases[i].message) == NULL || strstr(err_text(), dir) == NULL) {
+            fail_msg("case %zu: got \"%s\", want \"%s\" and %s", i, err_text(), cases[i].message, dir);
         }
         remove(path);
     }
@@ -412,6 +416,33 @@ static void a_damaged_normalisation_table_is_refused(void **state)
     assert_in_range(n_refused, 10, (LAST - FIRST) / STEP);
 }
 
+/* What SentencePiece throws while it builds its tables is told as of the file too. */
+static void a_zero_anywhere_is_told_with_the_file(void **state)
+{
+    char   path[2 * TEMPDIR_PATH];
+    size_t n = 0, n_refused = 0;
+    char  *model = outputs_read(TEST_DIR "/vectors/tiny_spiece.model", &n);
+    (void)state;
+    snprintf(path, sizeof(path), "%s/spiece.model", dir);
+    assert_non_null(model);
+    for (size_t at = 0; at < n; at++) {
+        t5_tokenizer *t = NULL;
+        const char    was = model[at];
+        model[at] = 0;
+        FILE *file = fopen(path, "wbe");
+        assert_true(file != NULL && fwrite(model, 1, n, file) == n && fclose(file) == 0);
+        model[at] = was;
+        err_clear();
+        const status st = t5_tokenizer_open(&t, dir);
+        n_refused += st != ST_OK;
+        if (st != ST_OK && (st != ST_BAD_MODEL || strstr(err_text(), path) == NULL)) fail_msg("a zero at byte %zu: %s", at, err_text());
+        t5_tokenizer_close(t);
+    }
+    assert_in_range(n_refused, n / 10, n);
+    free(model);
+    remove(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -428,6 +459,7 @@ int main(void)
         cmocka_unit_test(t5_takes_special_tokens_for_text),
         cmocka_unit_test(broken_t5_folders_are_named),
         cmocka_unit_test(a_damaged_normalisation_table_is_refused),
+        cmocka_unit_test(a_zero_anywhere_is_told_with_the_file),
     };
     return cmocka_run_group_tests(tests, open_dir, close_dir);
 }

@@ -30,6 +30,15 @@ struct key_tiles {
     }
 };
 
+/* 2^x within 2 units of the last place; 0 below the normal numbers, which saves the three instructions that exp2f has more.
+ * -inf gives 0, NaN stays. */
+__device__ __forceinline__ float power_of_2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /* Where exponentials start from: 0 while every key so far is masked, so that nothing becomes inf - inf. */
 __device__ __forceinline__ float base_of(float max)
 {

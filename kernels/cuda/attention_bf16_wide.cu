@@ -34,8 +34,8 @@ __device__ __forceinline__ void chunk_begin(bf16 *stages, const attention_args &
     const bf16 *from = (const bf16 *)(is_k ? a.k : a.v) + (int64_t)head * D + part % N_CHUNKS * CHUNK + first * ld;
     bf16 *to = stages + g % STAGES * STAGE;
 #pragma unroll
-    for (int i = threadIdx.x; i < STAGE / 8; i += THREADS) {
-        const int row = i / (CHUNK / 8), piece = i % (CHUNK / 8);
+    for (int j = 0; j < STAGE / 8 / THREADS; j++) {
+        const int i = threadIdx.x + j * THREADS, row = i / (CHUNK / 8), piece = i % (CHUNK / 8);
         const bool there = row < n;
         copy_async_16(shared_at(to + piece_at(row, CHUNK / 8, piece)), from + (there ? row : 0) * ld + piece * 8, there);
     }
@@ -50,17 +50,18 @@ __global__ void __launch_bounds__(THREADS, 1) attention_bf16_wide_kernel(attenti
     const int32_t query0 = blockIdx.x * ROWS;
     const key_tiles tiles(a);
     const int32_t n_tiles = tiles.count(), n_steps = n_tiles * 2 * N_CHUNKS;
-    for (int i = threadIdx.x; i < ROWS * D / 8; i += THREADS) {
-        const int row = i / (D / 8), piece = i % (D / 8);
+#pragma unroll 4
+    for (int j = 0; j < ROWS * D / 8 / THREADS; j++) {
+        const int i = threadIdx.x + j * THREADS, row = i / (D / 8), piece = i % (D / 8);
         uint4 eight = {0, 0, 0, 0};
         if (query0 + row < a.n_q)
             eight = *(const uint4 *)((const bf16 *)a.q + (int64_t)(query0 + row) * a.ldq + (int64_t)head * D + piece * 8);
         if (a.q_keep != NULL) {
             uint32_t *pairs = (uint32_t *)&eight;
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                if (a.q_keep[piece * 8 + 2 * j] == 0.0f) pairs[j] &= 0xffff0000u;
-                if (a.q_keep[piece * 8 + 2 * j + 1] == 0.0f) pairs[j] &= 0xffffu;
+            for (int c = 0; c < 4; c++) {
+                if (a.q_keep[piece * 8 + 2 * c] == 0.0f) pairs[c] &= 0xffff0000u;
+                if (a.q_keep[piece * 8 + 2 * c + 1] == 0.0f) pairs[c] &= 0xffffu;
             }
         }
         *(uint4 *)(sq + piece_at(row, D / 8, piece)) = eight;
@@ -85,34 +86,37 @@ __global__ void __launch_bounds__(THREADS, 1) attention_bf16_wide_kernel(attenti
     }
 
     const float to_2 = a.scale * LOG2_E;
+    const uint32_t q_at = shared_at(sq + piece_at(group + lane % 16, D / 8, lane / 16)); /* of this lane, for ldmatrix */
+    const uint32_t p_at = shared_at(sp + piece_at(group + lane % 16, KEY_TILE / 8, lane / 16));
+    const uint32_t k_at = shared_at(stages + piece_at(half * 32 + lane % 8 + lane / 16 * 8, CHUNK / 8, lane / 8 % 2));
+    const uint32_t v_at = shared_at(stages + piece_at(lane % 16, CHUNK / 8, half * 4 + lane / 16));
 #pragma unroll
     for (int g = 0; g < STAGES - 1; g++) {
         if (g < n_steps) chunk_begin(stages, a, tiles, head, g);
         copy_commit();
     }
     /* Chunk g is there for all, the one before it is no longer read by anybody, and its place is filled anew. */
-    auto step = [&](int32_t g) -> const bf16 * {
+    auto step = [&](int32_t g) -> uint32_t { /* its place among the stages, in bytes */
         copy_wait<STAGES - 2>();
         __syncthreads();
         if (g + STAGES - 1 < n_steps) chunk_begin(stages, a, tiles, head, g + STAGES - 1);
         copy_commit();
-        return stages + g % STAGES * STAGE;
+        return (uint32_t)(g % STAGES * STAGE * (int)sizeof(bf16));
     };
     for (int32_t tile = 0; tile < n_tiles; tile++) {
         int32_t first, n;
         tiles.get(tile, &first, &n);
         float s[4][4] = {};
         for (int c = 0; c < N_CHUNKS; c++) {
-            const bf16 *k = step(tile * 2 * N_CHUNKS + c);
+            const uint32_t k = k_at + step(tile * 2 * N_CHUNKS + c);
 #pragma unroll
             for (int i = 0; i < CHUNK / 16; i++) {
                 uint32_t fq[4];
-                load_matrices(fq, shared_at(sq + piece_at(group + lane % 16, D / 8, c * 8 + i * 2 + lane / 16)));
+                load_matrices(fq, piece_after(q_at + c * CHUNK * (int)sizeof(bf16), i));
 #pragma unroll
                 for (int j = 0; j < 2; j++) {
                     uint32_t b[4];
-                    load_matrices(b, shared_at(k + piece_at(half * 32 + j * 16 + lane % 8 + lane / 16 * 8, CHUNK / 8,
-                                                            i * 2 + lane / 8 % 2)));
+                    load_matrices(b, piece_after(k, i) + j * 16 * CHUNK * (int)sizeof(bf16));
                     mma_16_8_16(s[2 * j], fq, b);
                     mma_16_8_16(s[2 * j + 1], fq, b + 2);
                 }
@@ -138,35 +142,36 @@ __global__ void __launch_bounds__(THREADS, 1) attention_bf16_wide_kernel(attenti
         for (int i = 0; i < 2; i++) {
             const int row = group + lane / 4 + i * 8;
             const float new_max = fmaxf(max[i], fmaxf(max_of[0][row], max_of[1][row]) * a.scale), base = base_of(new_max);
-            factor[i] = exp2f((max[i] - base) * LOG2_E);
+            factor[i] = power_of_2((max[i] - base) * LOG2_E);
             max[i] = new_max;
             float part = 0.0f;
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                const float p0 = exp2f(fmaf(s[j][2 * i], to_2, -base * LOG2_E));
-                const float p1 = exp2f(fmaf(s[j][2 * i + 1], to_2, -base * LOG2_E));
+                const float p0 = power_of_2(fmaf(s[j][2 * i], to_2, -base * LOG2_E));
+                const float p1 = power_of_2(fmaf(s[j][2 * i + 1], to_2, -base * LOG2_E));
                 part += p0 + p1;
                 *(uint32_t *)(sp + piece_at(row, KEY_TILE / 8, half * 4 + j) + lane % 4 * 2) = pack_bf16(p0, p1);
             }
             part += __shfl_xor_sync(0xffffffffu, part, 1);
             part += __shfl_xor_sync(0xffffffffu, part, 2);
             if (lane % 4 == 0) sum_of[half][row] = part;
+        }
+        if (__any_sync(0xffffffffu, factor[0] != 1.0f || factor[1] != 1.0f)) { /* a new maximum: rare after some tiles */
 #pragma unroll
             for (int c = 0; c < N_CHUNKS; c++)
 #pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    out[c][j][2 * i] *= factor[i];
-                    out[c][j][2 * i + 1] *= factor[i];
-                }
+                for (int j = 0; j < 4; j++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) out[c][j][i] *= factor[i / 2];
         }
         uint32_t p[KEY_TILE / 16][4];
 #pragma unroll
         for (int c = 0; c < N_CHUNKS; c++) {
-            const bf16 *v = step(tile * 2 * N_CHUNKS + N_CHUNKS + c);
+            const uint32_t v = v_at + step(tile * 2 * N_CHUNKS + N_CHUNKS + c);
             if (c == 0) { /* behind the barrier of the step: p and the sums are whole */
 #pragma unroll
                 for (int j = 0; j < KEY_TILE / 16; j++)
-                    load_matrices(p[j], shared_at(sp + piece_at(group + lane % 16, KEY_TILE / 8, j * 2 + lane / 16)));
+                    load_matrices(p[j], piece_after(p_at, j));
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
                     const int row = group + lane / 4 + i * 8;
@@ -178,8 +183,7 @@ __global__ void __launch_bounds__(THREADS, 1) attention_bf16_wide_kernel(attenti
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
                     uint32_t b[4];
-                    load_matrices_transposed(b, shared_at(v + piece_at(j * 16 + lane % 16, CHUNK / 8,
-                                                                       half * 4 + i * 2 + lane / 16)));
+                    load_matrices_transposed(b, piece_after(v, i) + j * 16 * CHUNK * (int)sizeof(bf16));
                     mma_16_8_16(out[c][2 * i], p[j], b);
                     mma_16_8_16(out[c][2 * i + 1], p[j], b + 2);
                 }

@@ -71,14 +71,17 @@ template <class T, int MAX_DIM, bool WIDE> __global__ void __launch_bounds__(THR
             store<4>(chunk, key * K_ROW + c + 4, x + 4);
             __syncthreads();
             const int width = dim - c0 < CHANNELS ? dim - c0 : CHANNELS;
-            for (int i = 0; i < width; i += 4) {
-                float qv[4], kv[4];
+#pragma unroll 1
+            for (int i = 0; i < width; i += 8) {
+                float qv[8], kv[8];
                 load<4>(qv, q, row * dim + c0 + i);
+                load<4>(qv + 4, q, row * dim + c0 + i + 4);
 #pragma unroll
                 for (int j = 0; j < 4; j++) {
                     load<4>(kv, chunk, (lane + LANES * j) * K_ROW + i);
+                    load<4>(kv + 4, chunk, (lane + LANES * j) * K_ROW + i + 4);
 #pragma unroll
-                    for (int e = 0; e < 4; e++) s[j] = fmaf(qv[e], kv[e], s[j]);
+                    for (int e = 0; e < 8; e++) s[j] = fmaf(qv[e], kv[e], s[j]);
                 }
             }
         }
@@ -108,9 +111,11 @@ template <class T, int MAX_DIM, bool WIDE> __global__ void __launch_bounds__(THR
             for (int e = 0; e < 4; e++) out[j][e] *= factor;
         for (int k0 = 0; k0 < n; k0 += V_KEYS) {
             __syncthreads();
-            for (int i = threadIdx.x; i < V_KEYS * dim / 8; i += THREADS) {
-                const int key = i / (dim / 8), c = i % (dim / 8) * 8;
+#pragma unroll
+            for (int j = 0; j < (V_KEYS * MAX_DIM / 8 + THREADS - 1) / THREADS; j++) {
+                const int i = threadIdx.x + j * THREADS, key = i / (dim / 8), c = i % (dim / 8) * 8;
                 float x[8] = {};
+                if (key >= V_KEYS) break;
                 if (k0 + key < n) load_8<T, WIDE>(x, v + (first + k0 + key) * a.ldv + c);
                 store<4>(chunk, key * dim + c, x);
                 store<4>(chunk, key * dim + c + 4, x + 4);

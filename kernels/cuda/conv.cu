@@ -6,10 +6,11 @@
  * An implicit matrix product: pixels by output channels, summed over channels in chunks and, in a chunk, over taps. x:
  * [height, width, c_in] (or halves), y: [height, width, c_out]; rows -1 and height are lent. Weights are packed into
  * scratch first as [chunk][tap][c_out][c_in of the chunk] (bf16) or [chunk][tap][c_in of the chunk][c_out] (fp32), padded
- * with zeros. A block keeps the input of its tile and its halo, normalised once, and the weights of one chunk in shared
- * memory:
- *   bf16  8 x 16 pixels by 64 channels, chunks of 32; 8 warps, each 2 rows of pixels by 32 channels, mma.sync m16n8k16.
- *         Rows of 80 bytes keep ldmatrix free of bank conflicts. 60 KiB, two blocks on a multiprocessor of 8.0.
+ * with zeros. A block keeps the input of its tile and its halo, normalised once, and weights in shared memory:
+ *   bf16  8 x 16 pixels by 64 channels, chunks of 32; 8 warps, each 2 rows of pixels by 32 channels, mma.sync m16n8k16. A
+ *         stage is one row of taps: its weights, and before a chunk's first stage the chunk's input, come by cp.async while
+ *         the stage before is multiplied (two buffers of each). A thread normalises the input that it copied itself. Rows
+ *         of 80 bytes keep ldmatrix free of bank conflicts. 58 KiB, two blocks on a multiprocessor of 8.0.
  *   fp32  8 x 8 pixels by 64 channels, chunks of 16; a thread has 4 pixels by 4 channels, plain fused multiply-adds.
  * The order of a pixel's sum is that of chunks and taps wherever its tile lies: strips of any height give the same bits. */
 #include "mma.cuh"
@@ -32,6 +33,7 @@ __global__ void __launch_bounds__(THREADS, 4) pack_bf16_kernel(conv_args a, bf16
 {
     const int64_t step = (int64_t)gridDim.x * THREADS;
     const int32_t taps = a.kernel * a.kernel, n_out = pieces(a.c_out, COUT) * COUT;
+#pragma unroll 1
     for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step) {
         const int32_t c = (int32_t)(i % CHUNK_BF16), out = (int32_t)(i / CHUNK_BF16 % n_out);
         const int32_t tap = (int32_t)(i / CHUNK_BF16 / n_out % taps);
@@ -48,6 +50,7 @@ __global__ void __launch_bounds__(THREADS, 4) pack_f32_kernel(conv_args a, float
 {
     const int64_t step = (int64_t)gridDim.x * THREADS;
     const int32_t taps = a.kernel * a.kernel, n_out = pieces(a.c_out, COUT) * COUT;
+#pragma unroll 1
     for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += step) {
         const int32_t out = (int32_t)(i % n_out), c = (int32_t)(i / n_out % CHUNK_F32);
         const int32_t tap = (int32_t)(i / n_out / CHUNK_F32 % taps);
@@ -80,96 +83,168 @@ template <class T> __device__ __forceinline__ float prepare(const conv_args &a, 
 
 /* ---- output */
 
+/* X: the activations' type. */
+template <class X> __device__ __forceinline__ float bias_of(const conv_args &a, int32_t out)
+{
+    return a.w.bias != NULL && out < a.c_out ? weight_at(a.w.bias, a.w.bias_type, sizeof(X) == 2, out) : 0.0f;
+}
+
 /* N neighbouring channels of one pixel; N = 2 only where c_out is even. */
-template <class Y, int N> __device__ __forceinline__ void finish(const conv_args &a, int64_t row, int64_t col, int32_t out,
-                                                                 const float product[N])
+template <class X, class Y, int N> __device__ __forceinline__ void finish(const conv_args &a, int64_t row, int64_t col,
+                                                                          int32_t out, const float product[N],
+                                                                          const float bias[N])
 {
     if (row >= a.height || col >= a.width || out >= a.c_out) return;
-    const bool bf16_type = a.type == DT_BF16, parity = a.parity && bf16_type;
+    const bool parity = a.parity && sizeof(X) == 2;
     const int64_t at = (row * a.width + col) * a.c_out + out;
     float y[N], residual[N] = {};
     if (a.residual != NULL) load<N>(residual, (const Y *)a.residual, at);
 #pragma unroll
-    for (int i = 0; i < N; i++) {
-        y[i] = round_if(parity, product[i]);
-        if (a.w.bias != NULL) y[i] += weight_at(a.w.bias, a.w.bias_type, bf16_type, out + i);
-        y[i] = round_if(parity, y[i]);
-        if (a.residual != NULL) y[i] += residual[i];
-    }
+    for (int i = 0; i < N; i++) y[i] = round_if(parity, round_if(parity, product[i]) + bias[i]) + residual[i];
     store<N>((Y *)a.y, at, y);
 }
 
 /* ---- products */
 
+/* A thread's share of a tile's input: pieces of 8 channels, of the same pixels in every chunk. */
+enum { PIECES = ((TILE_H + 2) * (TILE_W_BF16 + 2) * 4 + THREADS - 1) / THREADS };
+
+__device__ __forceinline__ int piece_at(int i)
+{
+    return (threadIdx.x + i * THREADS) / 4 * ROW_BF16 + threadIdx.x % 4 * 8;
+}
+
+/* By cp.async, as it is. pixels: NULL outside the image. */
+__device__ __forceinline__ void input_begin(const conv_args &a, bf16 *to, const bf16 *const pixels[PIECES], int n_pieces, int chunk)
+{
+    const int c = chunk * CHUNK_BF16 + threadIdx.x % 4 * 8;
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        if ((int)threadIdx.x + i * THREADS >= n_pieces) break;
+        const bool there = pixels[i] != NULL && c < a.c_in;
+        copy_async_16(shared_at(to + piece_at(i)), there ? pixels[i] + c : (const bf16 *)a.x, there);
+    }
+}
+
+/* Where channels are no multiple of 8: at once, normalised; row, col: of the tile's halo. */
+__device__ __forceinline__ void input_at_once(const conv_args &a, bf16 *to, int64_t row, int64_t col, int halo_w, int n_pieces,
+                                              int chunk)
+{
+    const int c = chunk * CHUNK_BF16 + threadIdx.x % 4 * 8;
+#pragma unroll 1
+    for (int i = 0; (int)threadIdx.x + i * THREADS < n_pieces; i++) {
+        const int pixel = (threadIdx.x + i * THREADS) / 4;
+        const bf16 *x = pixel_at<bf16>(a, row + pixel / halo_w, col + pixel % halo_w);
+        float v[8] = {};
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            if (x != NULL && c + j < a.c_in) v[j] = prepare<bf16>(a, to_float(x[c + j]), c + j);
+        store<8>(to, piece_at(i), v);
+    }
+}
+
+/* What has come as it is, is normalised in place, after copy_wait by the thread that copied it. */
+__device__ __forceinline__ void input_end(const conv_args &a, bf16 *input, const bf16 *const pixels[PIECES], int chunk)
+{
+    const int c = chunk * CHUNK_BF16 + threadIdx.x % 4 * 8;
+    if (c >= a.c_in || (a.norm_mul == NULL && !a.silu)) return;
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        float v[8];
+        if (pixels[i] == NULL) continue;
+        load<8>(v, input, piece_at(i));
+#pragma unroll
+        for (int j = 0; j < 8; j++) v[j] = prepare<bf16>(a, v[j], c + j);
+        store<8>(input, piece_at(i), v);
+    }
+}
+
+/* A row of taps: [tap][COUT][CHUNK_BF16]; from: its first. */
+__device__ __forceinline__ void weights_begin(bf16 *to, const bf16 *from, int kernel, int n_out)
+{
+#pragma unroll 1
+    for (int tap = 0; tap < kernel; tap++) { /* 16 bytes a thread: COUT rows of 4 pieces */
+        const int n = threadIdx.x / 4, part = threadIdx.x % 4;
+        copy_async_16(shared_at(to + (tap * COUT + n) * ROW_BF16 + part * 8),
+                      from + ((int64_t)tap * n_out + n) * CHUNK_BF16 + part * 8, true);
+    }
+}
+
 template <class Y, bool WIDE> __global__ void __launch_bounds__(THREADS, 2)
     conv_bf16_kernel(conv_args a, const bf16 *weights, int32_t n_across)
 {
     extern __shared__ __align__(16) bf16 shared[];
-    const int reach = a.kernel / 2, halo_w = TILE_W_BF16 + 2 * reach, halo_h = TILE_H + 2 * reach;
-    const int taps = a.kernel * a.kernel, n_chunks = pieces(a.c_in, CHUNK_BF16);
-    const int n_out = pieces(a.c_out, COUT) * COUT;
-    bf16 *input = shared, *w = shared + halo_h * halo_w * ROW_BF16;
+    const int reach = a.kernel / 2, halo_w = TILE_W_BF16 + 2 * reach, n_halo = (TILE_H + 2 * reach) * halo_w;
+    const int n_chunks = pieces(a.c_in, CHUNK_BF16), n_out = pieces(a.c_out, COUT) * COUT;
+    bf16 *inputs = shared, *ws = shared + 2 * n_halo * ROW_BF16; /* two of each */
     const int64_t row = (int64_t)(blockIdx.x / n_across) * TILE_H, col = (int64_t)(blockIdx.x % n_across) * TILE_W_BF16;
     const int out = blockIdx.y * COUT, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int first_row = warp / 2 * 2, first_out = warp % 2 * 32; /* of the warp */
+    const int64_t row_of_taps = (int64_t)a.kernel * n_out * CHUNK_BF16;
+    const bf16 *from = weights + (int64_t)out * CHUNK_BF16; /* of the stage that comes */
+    const bf16 *pixels[PIECES]; /* read where WIDE */
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        const int pixel = (threadIdx.x + i * THREADS) / 4;
+        pixels[i] = pixel < n_halo ? pixel_at<bf16>(a, row + pixel / halo_w - reach, col + pixel % halo_w - reach) : NULL;
+    }
     float sum[2][4][4] = {};
+    if constexpr (WIDE) input_begin(a, inputs, pixels, n_halo * 4, 0);
+    else input_at_once(a, inputs, row - reach, col - reach, halo_w, n_halo * 4, 0);
+    weights_begin(ws, from, a.kernel, n_out);
+    copy_commit();
+    int stage = 0;
     for (int chunk = 0; chunk < n_chunks; chunk++) {
-        const bf16 *from = weights + ((int64_t)chunk * taps * n_out + out) * CHUNK_BF16;
-        for (int i = threadIdx.x; i < taps * COUT * 4; i += THREADS) { /* 16 bytes each */
-            const int tap = i / (COUT * 4), n = i / 4 % COUT, part = i % 4;
-            copy_async_16(shared_at(w + (tap * COUT + n) * ROW_BF16 + part * 8),
-                          from + ((int64_t)tap * n_out + n) * CHUNK_BF16 + part * 8, true);
-        }
-        copy_commit();
-        for (int i = threadIdx.x; i < halo_h * halo_w * 4; i += THREADS) { /* 8 channels each */
-            const int pixel = i / 4, part = i % 4, c = chunk * CHUNK_BF16 + part * 8;
-            const bf16 *x = pixel_at<bf16>(a, row + pixel / halo_w - reach, col + pixel % halo_w - reach);
-            float v[8] = {};
-            if (x != NULL && WIDE && c < a.c_in) {
-                load<8>(v, x, c);
-#pragma unroll
-                for (int j = 0; j < 8; j++) v[j] = prepare<bf16>(a, v[j], c + j);
-            } else if (x != NULL) {
-#pragma unroll
-                for (int j = 0; j < 8; j++)
-                    if (c + j < a.c_in) v[j] = prepare<bf16>(a, to_float(x[c + j]), c + j);
+        bf16 *input = inputs + chunk % 2 * n_halo * ROW_BF16;
+        for (int ky = 0; ky < a.kernel; ky++) {
+            const bf16 *w = ws + stage * a.kernel * COUT * ROW_BF16;
+            stage ^= 1;
+            copy_wait<0>();
+            if (WIDE && ky == 0) input_end(a, input, pixels, chunk);
+            __syncthreads(); /* the stage is complete, and nobody reads the one before */
+            from += row_of_taps;
+            if (ky + 1 < a.kernel || chunk + 1 < n_chunks)
+                weights_begin(ws + stage * a.kernel * COUT * ROW_BF16, from, a.kernel, n_out);
+            if (ky + 1 == a.kernel && chunk + 1 < n_chunks) {
+                bf16 *next = inputs + (chunk + 1) % 2 * n_halo * ROW_BF16;
+                if constexpr (WIDE) input_begin(a, next, pixels, n_halo * 4, chunk + 1);
+                else input_at_once(a, next, row - reach, col - reach, halo_w, n_halo * 4, chunk + 1);
             }
-            store<8>(input, pixel * ROW_BF16 + part * 8, v);
-        }
-        copy_wait<0>();
-        __syncthreads();
-        for (int tap = 0; tap < taps; tap++) {
-            const int ky = tap / a.kernel, kx = tap % a.kernel;
+            copy_commit();
+            for (int kx = 0; kx < a.kernel; kx++) {
 #pragma unroll
-            for (int k = 0; k < CHUNK_BF16 / 16; k++) {
-                uint32_t x[2][4], b[2][4];
+                for (int k = 0; k < CHUNK_BF16 / 16; k++) {
+                    uint32_t x[2][4], b[2][4];
 #pragma unroll
-                for (int m = 0; m < 2; m++)
-                    load_matrices(x[m], shared_at(input + ((first_row + m + ky) * halo_w + lane % 16 + kx) * ROW_BF16 +
-                                                  k * 16 + lane / 16 * 8));
+                    for (int m = 0; m < 2; m++)
+                        load_matrices(x[m], shared_at(input + ((first_row + m + ky) * halo_w + lane % 16 + kx) * ROW_BF16 +
+                                                      k * 16 + lane / 16 * 8));
 #pragma unroll
-                for (int n = 0; n < 2; n++)
-                    load_matrices(b[n], shared_at(w + (tap * COUT + first_out + n * 16 + lane % 8 + lane / 16 * 8) * ROW_BF16 +
-                                                  k * 16 + lane / 8 % 2 * 8));
+                    for (int n = 0; n < 2; n++)
+                        load_matrices(b[n], shared_at(w + (kx * COUT + first_out + n * 16 + lane % 8 + lane / 16 * 8) * ROW_BF16 +
+                                                      k * 16 + lane / 8 % 2 * 8));
 #pragma unroll
-                for (int m = 0; m < 2; m++)
+                    for (int m = 0; m < 2; m++)
 #pragma unroll
-                    for (int n = 0; n < 4; n++) mma_16_8_16(sum[m][n], x[m], b[n / 2] + n % 2 * 2);
+                        for (int n = 0; n < 4; n++) mma_16_8_16(sum[m][n], x[m], b[n / 2] + n % 2 * 2);
+                }
             }
         }
-        __syncthreads();
     }
 #pragma unroll
-    for (int m = 0; m < 2; m++)
+    for (int n = 0; n < 4; n++) {
+        const int channel = out + first_out + n * 8 + lane % 4 * 2;
+        const float bias[2] = {bias_of<bf16>(a, channel), bias_of<bf16>(a, channel + 1)};
 #pragma unroll
-        for (int n = 0; n < 4; n++)
+        for (int m = 0; m < 2; m++)
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const int64_t y = row + first_row + m, x = col + lane / 4 + i * 8;
-                const int channel = out + first_out + n * 8 + lane % 4 * 2;
-                if (a.c_out % 2 == 0) finish<Y, 2>(a, y, x, channel, sum[m][n] + 2 * i);
-                else finish<Y, 1>(a, y, x, channel, sum[m][n] + 2 * i), finish<Y, 1>(a, y, x, channel + 1, sum[m][n] + 2 * i + 1);
+                const float *two = sum[m][n] + 2 * i;
+                if (a.c_out % 2 == 0) finish<bf16, Y, 2>(a, y, x, channel, two, bias);
+                else finish<bf16, Y, 1>(a, y, x, channel, two, bias), finish<bf16, Y, 1>(a, y, x, channel + 1, two + 1, bias + 1);
             }
+    }
 }
 
 __global__ void __launch_bounds__(THREADS, 2) conv_f32_kernel(conv_args a, const float *weights, int32_t n_across)
@@ -184,11 +259,14 @@ __global__ void __launch_bounds__(THREADS, 2) conv_f32_kernel(conv_args a, const
     float sum[4][4] = {};
     for (int chunk = 0; chunk < n_chunks; chunk++) {
         const float *from = weights + (int64_t)chunk * taps * CHUNK_F32 * n_out + out;
-        for (int i = threadIdx.x; i < taps * CHUNK_F32 * COUT / 4; i += THREADS) {
+#pragma unroll 1
+        for (int tap = 0; tap < taps; tap++) { /* 16 bytes a thread */
+            const int i = tap * CHUNK_F32 * COUT / 4 + threadIdx.x;
             float v[4];
             load<4>(v, from, (int64_t)(i / (COUT / 4)) * n_out + i % (COUT / 4) * 4);
             store<4>(w, i * 4, v);
         }
+#pragma unroll 1
         for (int i = threadIdx.x; i < n_halo * CHUNK_F32; i += THREADS) {
             const int pixel = i / CHUNK_F32, c = i % CHUNK_F32, in = chunk * CHUNK_F32 + c;
             const float *at = pixel_at<float>(a, row + pixel / halo_w - reach, col + pixel % halo_w - reach);
@@ -212,9 +290,11 @@ __global__ void __launch_bounds__(THREADS, 2) conv_f32_kernel(conv_args a, const
         __syncthreads();
     }
 #pragma unroll
-    for (int p = 0; p < 4; p++)
+    for (int n = 0; n < 4; n++) {
+        const float bias = bias_of<float>(a, out + mine_out + n);
 #pragma unroll
-        for (int n = 0; n < 4; n++) finish<float, 1>(a, row + y, col + x + p, out + mine_out + n, sum[p] + n);
+        for (int p = 0; p < 4; p++) finish<float, float, 1>(a, row + y, col + x + p, out + mine_out + n, sum[p] + n, &bias);
+    }
 }
 
 /* ---- launch */
@@ -253,7 +333,7 @@ extern "C" status conv_cuda(cuda_queue *q, const conv_args *a)
         st = cuda_status(cudaGetLastError(), "conv");
         if (st != ST_OK) return st;
         return launch_bf16(q, a, (const bf16 *)packed, grid, n_across,
-                           (n_halo + (size_t)taps * COUT) * ROW_BF16 * sizeof(bf16));
+                           2 * (n_halo + (size_t)a->kernel * COUT) * ROW_BF16 * sizeof(bf16));
     }
     const size_t bytes = (n_halo + (size_t)taps * COUT) * CHUNK_F32 * sizeof(float);
     pack_f32_kernel<<<n_blocks, THREADS, 0, q->stream>>>(*a, (float *)packed, n_weights);

@@ -23,7 +23,7 @@ typedef struct cuda_queue {
     cuda_products *products; /* of the device; borrowed */
     void          *scratch;
     size_t         scratch_bytes;
-    int            ordinal, n_multiprocessors;
+    int            ordinal, n_multiprocessors, most_shared_bytes; /* of a block */
 } cuda_queue;
 
 /* At least so many bytes of device memory, 256-byte aligned, for the work put on the queue by the caller; lent until
@@ -51,8 +51,8 @@ status cuda_products_open(cuda_products **out);
 void   cuda_products_close(cuda_products *p); /* accepts NULL */
 status cuda_product_put(cuda_queue *q, const cuda_product *product);
 
-/* elementwise.cu: n weights in another type; round: by way of bf16. */
-status weights_convert(cuda_queue *q, const void *x, dtype x_type, void *y, dtype y_type, bool round, int64_t n);
+/* elementwise.cu: n weights in another type. */
+status weights_convert(cuda_queue *q, const void *x, dtype x_type, void *y, dtype y_type, int64_t n);
 
 #ifdef __cplusplus
 }

@@ -51,6 +51,7 @@ static void count_bytes(cuda_device *dev, size_t bytes, bool taken)
     pthread_mutex_lock(&dev->lock);
     if (taken) dev->base.used_bytes += bytes;
     else dev->base.used_bytes -= bytes;
+    dev->n_changes++;
     if (dev->base.used_bytes > dev->base.peak_bytes) dev->base.peak_bytes = dev->base.used_bytes;
     pthread_mutex_unlock(&dev->lock);
 }
@@ -170,9 +171,26 @@ static status cuda_take_back(stream *s, const void *ptr)
     return st != ST_OK ? st : weight_cache_return(cuda_of(s->dev)->weights, (cuda_stream *)s, ptr);
 }
 
+static status cuda_place(stream *s, const void *host, size_t bytes, void **out, bool *filled)
+{
+    status st = cuda_use(s->dev);
+    return st != ST_OK ? st : weight_cache_place(cuda_of(s->dev)->weights, host, bytes, out, filled);
+}
+
+static status cuda_filled(stream *s, const void *ptr)
+{
+    status st = cuda_use(s->dev);
+    return st != ST_OK ? st : weight_cache_filled(cuda_of(s->dev)->weights, (cuda_stream *)s, ptr);
+}
+
 static void cuda_forget(device *dev)
 {
     if (cuda_use(dev) == ST_OK) weight_cache_forget(cuda_of(dev)->weights);
+}
+
+static void cuda_drop(device *dev, const void *host, size_t bytes)
+{
+    if (cuda_use(dev) == ST_OK) weight_cache_drop(cuda_of(dev)->weights, host, bytes);
 }
 
 static size_t cuda_memory_free(device *dev)
@@ -198,11 +216,14 @@ static const device_impl cuda_impl = {
     .alloc = cuda_alloc,
     .free = cuda_free,
     .forget = cuda_forget,
+    .drop = cuda_drop,
     .memory_free = cuda_memory_free,
     .open_stream = cuda_stream_open,
     .close_stream = cuda_stream_close,
     .lend = cuda_lend,
     .take_back = cuda_take_back,
+    .place = cuda_place,
+    .filled = cuda_filled,
     .copy_in = cuda_stream_copy_in,
     .copy_out = cuda_stream_copy_out,
     .copy = cuda_stream_copy,
@@ -225,6 +246,7 @@ static status name_device(cuda_device *dev)
     struct cudaDeviceProp properties;
     TRY(cuda_status(cudaGetDeviceProperties(&properties, dev->ordinal), "GPU properties"));
     dev->n_multiprocessors = properties.multiProcessorCount;
+    dev->most_shared_bytes = (int)properties.sharedMemPerBlockOptin;
     snprintf(dev->base.name, sizeof(dev->base.name), "cuda (%.80s, %d.%d)", properties.name, properties.major,
              properties.minor);
 fail:

@@ -21,11 +21,12 @@ typedef struct weight_cache weight_cache; /* cuda_weights.c */
 
 typedef struct cuda_device {
     device          base;
-    int             ordinal, n_multiprocessors;
+    int             ordinal, n_multiprocessors, most_shared_bytes; /* of a block */
     cuda_products  *products;
     weight_cache   *weights;
     pthread_mutex_t lock; /* of counts, bytes and allocations */
     struct allocation *allocations; /* what device_alloc gave: cudaFree does not tell sizes */
+    _Atomic uint64_t n_changes; /* of our memory on the GPU */
 } cuda_device;
 
 typedef struct cuda_stream cuda_stream;
@@ -79,9 +80,13 @@ status weight_cache_open(weight_cache **out, cuda_device *dev);
 void   weight_cache_close(weight_cache *c); /* accepts NULL; no stream of the device is left */
 status weight_cache_lend(weight_cache *c, cuda_stream *s, const void *host, size_t bytes, const void **out);
 status weight_cache_return(weight_cache *c, cuda_stream *s, const void *ptr);
+/* A resident place for others to fill; weight_cache_filled, in the order of s, says that it is. *out NULL: no room. */
+status weight_cache_place(weight_cache *c, const void *host, size_t bytes, void **out, bool *filled);
+status weight_cache_filled(weight_cache *c, cuda_stream *s, const void *ptr);
 /* Frees weights that nobody has borrowed, the longest unused first, until `bytes` are free. Whether any was. */
 bool weight_cache_evict(weight_cache *c, size_t bytes);
 void weight_cache_forget(weight_cache *c);
+void weight_cache_drop(weight_cache *c, const void *host, size_t bytes);
 
 /* cuda_stream.c */
 status cuda_stream_open(stream **out, device *dev);

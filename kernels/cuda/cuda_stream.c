@@ -72,7 +72,8 @@ status cuda_stream_open(stream **out, device *dev)
     if (s == NULL) return err_set(ST_NO_MEMORY, "stream: %zu bytes", sizeof(*s));
     s->base.dev = dev;
     s->queue = (cuda_queue){.products = cuda_of(dev)->products, .ordinal = cuda_of(dev)->ordinal,
-                            .n_multiprocessors = cuda_of(dev)->n_multiprocessors};
+                            .n_multiprocessors = cuda_of(dev)->n_multiprocessors,
+                            .most_shared_bytes = cuda_of(dev)->most_shared_bytes};
     pthread_mutex_init(&s->lock, NULL);
     s->slots = calloc(CALL_SLOTS, sizeof(*s->slots));
     if (s->slots == NULL) {

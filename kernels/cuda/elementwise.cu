@@ -7,8 +7,10 @@ enum { THREADS = 256, WIDE = 8 };
 template <int N, class F> __global__ void __launch_bounds__(THREADS, 4) each_kernel(F f, int64_t n)
 {
     const int64_t step = (int64_t)gridDim.x * THREADS, first = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+#pragma unroll 1
     for (int64_t i = first; i < n / N; i += step) f.template run<N>(i * N);
     if (N > 1)
+#pragma unroll 1
         for (int64_t i = n / N * N + first; i < n; i += step) f.template run<1>(i);
 }
 
@@ -78,17 +80,13 @@ template <class T> struct gated_gelu_each {
     }
 };
 
-/* round: by way of bf16 (a weight of a bf16 model, widened). */
 template <class X, class Y> struct convert_each {
     const X *x;
     Y *y;
-    bool round;
     template <int N> __device__ void run(int64_t at) const
     {
         float v[N];
         load<N>(v, x, at);
-#pragma unroll
-        for (int i = 0; i < N; i++) v[i] = round_if(round, v[i]);
         store<N>(y, at, v);
     }
 };
@@ -100,11 +98,12 @@ template <class T> struct euler_each {
     bool parity;
     template <int N> __device__ void run(int64_t at) const
     {
+        const bool rounds = parity && sizeof(T) == 2;
         float l[N], w[N];
         load<N>(l, latents, at);
         load<N>(w, v, at);
 #pragma unroll
-        for (int i = 0; i < N; i++) l[i] = round_if(parity, l[i] + round_if(parity, dt * w[i]));
+        for (int i = 0; i < N; i++) l[i] = round_if(rounds, l[i] + round_if(rounds, dt * w[i]));
         store<N>(latents, at, l);
     }
 };
@@ -120,7 +119,7 @@ template <class T> struct to_u8_each {
         pack<uint8_t, N> out;
 #pragma unroll
         for (int i = 0; i < N; i++) {
-            float unit = round_if(parity, v[i] * 0.5f + 0.5f);
+            float unit = round_if(parity && sizeof(T) == 2, v[i] * 0.5f + 0.5f);
             unit = unit > 0.0f ? unit : 0.0f; /* NaN becomes black */
             unit = unit < 1.0f ? unit : 1.0f;
             out.v[i] = (uint8_t)__float2int_rn(255.0f * unit);
@@ -149,7 +148,7 @@ template <class T> struct unpack_each {
         const int64_t c = at % a.channels, x = at / a.channels % a.width, y = at / a.channels / a.width;
         const int64_t token = y / 2 * (a.width / 2) + x / 2;
         const float z = a.packed[(token * a.channels + c) * 4 + y % 2 * 2 + x % 2];
-        ((T *)a.z)[at] = from_float<T>(round_if(parity, z / a.scaling) + a.shift);
+        ((T *)a.z)[at] = from_float<T>(round_if(parity && sizeof(T) == 2, z / a.scaling) + a.shift);
     }
 };
 
@@ -188,24 +187,24 @@ extern "C" status gated_gelu_cuda(cuda_queue *q, const gated_gelu_args *a)
                 "gated_gelu");
 }
 
-template <class X> static status convert_from(cuda_queue *q, const void *x, void *y, dtype y_type, int64_t n, bool round)
+template <class X> static status convert_from(cuda_queue *q, const void *x, void *y, dtype y_type, int64_t n)
 {
     const bool wide = aligned_16(x, 0) && aligned_16(y, 0);
     if (y_type == DT_F32)
-        return each(q, convert_each<X, float>{(const X *)x, (float *)y, round}, n, wide, "convert");
-    return each(q, convert_each<X, bf16>{(const X *)x, (bf16 *)y, round}, n, wide, "convert");
+        return each(q, convert_each<X, float>{(const X *)x, (float *)y}, n, wide, "convert");
+    return each(q, convert_each<X, bf16>{(const X *)x, (bf16 *)y}, n, wide, "convert");
 }
 
-extern "C" status weights_convert(cuda_queue *q, const void *x, dtype x_type, void *y, dtype y_type, bool round, int64_t n)
+extern "C" status weights_convert(cuda_queue *q, const void *x, dtype x_type, void *y, dtype y_type, int64_t n)
 {
-    if (x_type == DT_F32) return convert_from<float>(q, x, y, y_type, n, round);
-    if (x_type == DT_F16) return convert_from<__half>(q, x, y, y_type, n, round);
-    return convert_from<bf16>(q, x, y, y_type, n, round);
+    if (x_type == DT_F32) return convert_from<float>(q, x, y, y_type, n);
+    if (x_type == DT_F16) return convert_from<__half>(q, x, y, y_type, n);
+    return convert_from<bf16>(q, x, y, y_type, n);
 }
 
 extern "C" status convert_cuda(cuda_queue *q, const convert_args *a)
 {
-    return weights_convert(q, a->x, a->x_type, a->y, a->y_type, false, a->n);
+    return weights_convert(q, a->x, a->x_type, a->y, a->y_type, a->n);
 }
 
 extern "C" status euler_cuda(cuda_queue *q, const euler_args *a)

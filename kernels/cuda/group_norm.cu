@@ -19,7 +19,9 @@ template <class T, int N> __global__ void __launch_bounds__(THREADS, 4) group_su
     const int n_vec = a.channels / N, group_vec = n_vec / a.groups; /* vectors of channels, and of a group */
     const int cols = n_vec < THREADS ? n_vec : THREADS, lanes = THREADS / cols;
     const int col = threadIdx.x % cols, lane = threadIdx.x / cols;
-    for (int g = threadIdx.x; g < a.groups; g += THREADS) total[g][0] = total[g][1] = 0.0;
+    const int g = threadIdx.x;
+    static_assert(MAX_GROUPS <= THREADS, "a thread has one group at most");
+    if (g < a.groups) total[g][0] = total[g][1] = 0.0;
     for (int first = 0; first < n_vec; first += cols) {
         double sum = 0.0, squares = 0.0;
         if (lane < lanes && first + col < n_vec)
@@ -35,7 +37,7 @@ template <class T, int N> __global__ void __launch_bounds__(THREADS, 4) group_su
         part[threadIdx.x][0] = sum;
         part[threadIdx.x][1] = squares;
         __syncthreads();
-        for (int g = threadIdx.x; g < a.groups; g += THREADS) {
+        if (g < a.groups) {
             const int begin = g * group_vec > first ? g * group_vec : first;
             const int end = (g + 1) * group_vec < first + cols ? (g + 1) * group_vec : first + cols;
             for (int v = begin; v < end; v++)
@@ -46,7 +48,7 @@ template <class T, int N> __global__ void __launch_bounds__(THREADS, 4) group_su
         }
         __syncthreads();
     }
-    for (int g = threadIdx.x; g < a.groups; g += THREADS) {
+    if (g < a.groups) {
         a.sums[(row * a.groups + g) * 2] = total[g][0];
         a.sums[(row * a.groups + g) * 2 + 1] = total[g][1];
     }

@@ -53,7 +53,7 @@ template <class Y> static status linear_end(cuda_queue *q, const linear_args *a,
 static bool fuses(const linear_args *a)
 {
     if (a->gate != NULL) return false;
-    if (a->w.bias != NULL && a->type != a->y_type) return false;
+    if (a->type != a->y_type && (a->w.bias != NULL || a->parity)) return false; /* no rounding between sum and fp32 */
     if (a->act == ACT_NONE) return true;
     return a->act == ACT_GELU_TANH && a->w.bias != NULL && !(a->parity && a->type == DT_BF16);
 }
@@ -84,7 +84,7 @@ extern "C" status linear_cuda(cuda_queue *q, const linear_args *a)
                       .n_in = a->n_in, .n_out = a->n_out, .type = a->type, .d_type = a->y_type, .act = ACT_NONE};
     if (bytes > 0) st = cuda_scratch(q, bytes, &memory);
     if (st == ST_OK && convert) {
-        st = weights_convert(q, a->w.data, a->w.type, memory, a->type, false, n_weights);
+        st = weights_convert(q, a->w.data, a->w.type, memory, a->type, n_weights);
         p.w = memory;
     }
     if (fused) {
@@ -92,7 +92,7 @@ extern "C" status linear_cuda(cuda_queue *q, const linear_args *a)
         p.act = a->act;
         if (st == ST_OK && convert_bias) {
             p.bias = (char *)memory + bias_at;
-            st = weights_convert(q, a->w.bias, a->w.bias_type, (char *)memory + bias_at, a->type, false, a->n_out);
+            st = weights_convert(q, a->w.bias, a->w.bias_type, (char *)memory + bias_at, a->type, a->n_out);
         }
         return st != ST_OK ? st : cuda_product_put(q, &p);
     }

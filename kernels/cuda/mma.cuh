@@ -41,6 +41,13 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t r[4], uint32_t
                  : "r"(at));
 }
 
+/* Of a row whose pieces of 16 bytes lie at piece ^ (row % 8), in whole 128 bytes: the address of piece p + 2 c from that of
+ * piece p < 2. One exclusive or for each c % 4; the rest is an offset that the instruction holds. */
+__device__ __forceinline__ uint32_t piece_after(uint32_t at, int c)
+{
+    return (at ^ (uint32_t)(c % 4 * 32)) + (uint32_t)(c / 4 * 128);
+}
+
 /* d += a b: [16, 16] by [16, 8], bf16, fp32 sums. Lane l holds d at rows l / 4 and l / 4 + 8, columns l % 4 * 2 + {0, 1}. */
 __device__ __forceinline__ void mma_16_8_16(float d[4], const uint32_t a[4], const uint32_t b[2])
 {

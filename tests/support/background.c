@@ -19,14 +19,22 @@ enum { START_S = 30 };
 static void *run_program(void *arg)
 {
     background *b = arg;
-    program_start(&b->run, b->dir, NULL, b->n_ranks, b->limit_s, b->arguments);
+    if (b->executable == NULL) program_start(&b->run, b->dir, b->environment, b->n_ranks, b->limit_s, b->arguments);
+    else program_start_other(&b->run, b->executable, b->dir, b->environment, b->n_ranks, b->limit_s, b->arguments);
     b->ended = processes_now();
     return NULL;
 }
 
 void background_begin(background *b, const char *dir, int n_ranks, int limit_s, const char *arguments)
 {
-    *b = (background){.dir = dir, .arguments = arguments, .n_ranks = n_ranks, .limit_s = limit_s, .began = processes_now()};
+    background_begin_other(b, NULL, dir, NULL, n_ranks, limit_s, arguments);
+}
+
+void background_begin_other(background *b, const char *executable, const char *dir, const char *environment, int n_ranks,
+                            int limit_s, const char *arguments)
+{
+    *b = (background){.executable = executable, .dir = dir, .environment = environment, .arguments = arguments,
+                      .n_ranks = n_ranks, .limit_s = limit_s, .began = processes_now()};
     assert_int_equal(pthread_create(&b->thread, NULL, run_program, b), 0);
 }
 

@@ -10,13 +10,16 @@
 typedef struct background {
     pthread_t   thread;
     program_run run; /* after background_end */
-    const char *dir, *arguments; /* lent until background_end */
+    const char *executable, *dir, *environment, *arguments; /* lent until background_end */
     int         n_ranks, limit_s;
     double      began;
     _Atomic double ended; /* processes_now; 0: it runs */
 } background;
 
 void background_begin(background *b, const char *dir, int n_ranks, int limit_s, const char *arguments);
+/* As program_start_other has them; executable NULL: the program. */
+void background_begin_other(background *b, const char *executable, const char *dir, const char *environment, int n_ranks,
+                            int limit_s, const char *arguments);
 /* Waits for its end; run is yours to free. */
 void background_end(background *b);
 

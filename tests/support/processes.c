@@ -69,6 +69,14 @@ pid_t processes_rank(const char *executable, const char *word, int rank)
     return 0;
 }
 
+pid_t processes_wait_rank(const char *executable, const char *word, int rank, double limit_s)
+{
+    pid_t pid = 0;
+    for (const double until = processes_now() + limit_s; pid == 0 && processes_now() < until;)
+        pid = processes_rank(executable, word, rank);
+    return pid;
+}
+
 int processes_left(const char *executable, const char *word, double limit_s)
 {
     pid_t        pids[MAX_PROCESSES];

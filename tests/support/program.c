@@ -19,7 +19,8 @@ static const char MPI_SETTINGS[] =
 void program_start(program_run *run, const char *dir, const char *environment, int n_ranks, int limit_s,
                    const char *arguments)
 {
-    program_start_other(run, DYPE_BINARY, dir, environment, n_ranks, limit_s, arguments);
+    const char *other = getenv("DYPE_TEST_PROGRAM");
+    program_start_other(run, other != NULL ? other : DYPE_BINARY, dir, environment, n_ranks, limit_s, arguments);
 }
 
 void program_start_other(program_run *run, const char *executable, const char *dir, const char *environment, int n_ranks,

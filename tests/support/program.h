@@ -12,7 +12,8 @@ typedef struct program_run {
 } program_run;
 
 /* Runs `DYPE_BINARY arguments` in folder dir, on n_ranks ranks (mpirun; 0: without mpirun), with environment
- * assignments before it ("A=1 B=2", may be NULL). Ends it after limit_s seconds: exit code 124. */
+ * assignments before it ("A=1 B=2", may be NULL). Ends it after limit_s seconds: exit code 124. DYPE_TEST_PROGRAM names
+ * another binary to run in its place. */
 void program_start(program_run *run, const char *dir, const char *environment, int n_ranks, int limit_s,
                    const char *arguments);
 /* The same for another executable. */

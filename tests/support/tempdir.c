@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <ftw.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,6 +55,19 @@ void tempdir_close(const char *path)
     for (int i = 0; i < MOST_OPEN; i++)
         if (open_dirs[i].owner != 0 && strcmp(open_dirs[i].path, path) == 0) open_dirs[i].owner = 0;
     nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+char *tempdir_in(const char *dir, const char *fmt, ...)
+{
+    static char paths[8][2 * TEMPDIR_PATH];
+    static unsigned next;
+    char *path = paths[next++ % 8];
+    const int n = snprintf(path, sizeof(paths[0]), "%s/", dir);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(path + n, sizeof(paths[0]) - (size_t)n, fmt, ap);
+    va_end(ap);
+    return path;
 }
 
 status tempdir_write(const char *path, const char *text)

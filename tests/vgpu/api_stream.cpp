@@ -100,7 +100,7 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t f, void *data)
                                        },
                                        true,
                                        {},
-                                       false}));
+                                       false, true}));
 }
 
 cudaError_t cudaStreamAddCallback(cudaStream_t handle, cudaStreamCallback_t f, void *data, unsigned)
@@ -114,7 +114,7 @@ cudaError_t cudaStreamAddCallback(cudaStream_t handle, cudaStreamCallback_t f, v
                                        },
                                        true,
                                        {},
-                                       false}));
+                                       false, true}));
 }
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus *status)

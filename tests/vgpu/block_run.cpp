@@ -198,6 +198,7 @@ void block_prepare(Worker &worker, Launch &l, Block &b)
     b.n_threads = static_cast<int>(l.block.x * l.block.y * l.block.z);
     b.n_warps = (b.n_threads + LANES - 1) / LANES;
     b.races = b.n_warps > 1;
+    b.global_races = settings().check_global;
     b.shared_bytes = p.shared_bytes + l.dynamic_shared;
     size_t room = (b.shared_bytes + 63) / 64 * 64 + 64;
     u8 *shared = aligned(worker.shared, 4 * room);

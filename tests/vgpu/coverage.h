@@ -1,4 +1,4 @@
-/* Which instructions of which kernels were executed: appended to a file at the end of the process. */
+/* Which instructions of which kernels were executed: added to a file at the end of the process. */
 #ifndef VGPU_COVERAGE_H
 #define VGPU_COVERAGE_H
 

@@ -32,6 +32,8 @@ struct Worker {
 /* What is the same for every block of a launch: constants, parameters, memory. */
 void block_prepare(Worker &worker, Launch &l, Block &b);
 void block_run(Worker &worker, Launch &l, Block &b, u64 index);
+/* Forgets who wrote and read global memory: a launch begins that is to be checked (global_races.cpp). */
+void global_races_begin();
 /* A well-mixed function of a number, for everything that VGPU_SEED permutes. */
 u64 seed_mix(u64 x);
 

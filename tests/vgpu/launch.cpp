@@ -75,6 +75,10 @@ class Pool
         u64 helpers = std::min<u64>(static_cast<u64>(settings().n_threads - 1), blocks - 1);
         /* Small launches are done before anybody wakes up. */
         if (blocks * ((l->block.x * l->block.y * l->block.z + 31) / 32) * l->program->code.size() < 20000) helpers = 0;
+        if (settings().check_global) {
+            helpers = 0;
+            global_races_begin();
+        }
         {
             std::lock_guard<std::mutex> guard(lock_);
             while (threads_ < helpers) {

@@ -15,7 +15,8 @@
  * 4. Two launches that each wait for a call that the other one does not make would wait for ever: an error too, as are
  *    ranks that destroy the communicator while one still waits for them. What only time can tell (three ranks in a
  *    circle) is an error after VGPU_NCCL_TIMEOUT_S seconds (600).
- * 5. A rank that dies makes the communicator fail with ncclRemoteError; what waits goes on waiting until ncclCommAbort. */
+ * 5. A rank that dies makes the communicator fail with ncclRemoteError; what waits goes on waiting until ncclCommAbort. So it
+ *    does after a failure by order (VGPU_NCCL_FAIL), which is ncclSystemError. */
 #ifndef VGPU_NCCL_COMM_H
 #define VGPU_NCCL_COMM_H
 

@@ -1,5 +1,6 @@
 #include "nccl_comm.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -317,6 +318,16 @@ static void flush(ncclComm_t c)
     for (int i = 0; i < 1000 && mesh_pump(c, NULL); i++) continue;
 }
 
+/* VGPU_NCCL_FAIL=RANK:N: a fault of the network, say, in the N-th launch (from 0) of that rank on a communicator. */
+static bool fails_by_order(const launch *l)
+{
+    const char *order = getenv("VGPU_NCCL_FAIL");
+    int         rank = -1;
+    uint64_t    turn = 0;
+    if (order == NULL || sscanf(order, "%d:%" SCNu64, &rank, &turn) != 2) return false;
+    return rank == l->comm->rank && turn == l->turn;
+}
+
 static vgpu_progress step(launch *l)
 {
     const ncclComm_t c = l->comm;
@@ -324,9 +335,13 @@ static vgpu_progress step(launch *l)
         c->n_done++;
         return VGPU_DONE;
     }
-    if (c->result == ncclRemoteError) return VGPU_AGAIN; /* until ncclCommAbort */
+    if (c->result == ncclRemoteError || c->result == ncclSystemError) return VGPU_AGAIN; /* until ncclCommAbort */
     if (c->result != ncclSuccess) return VGPU_FAILED;
     if (l->turn != c->n_done) return VGPU_AGAIN;
+    if (fails_by_order(l)) {
+        comm_fail(c, ncclSystemError, "rank %d of %d: launch %" PRIu64 " fails: VGPU_NCCL_FAIL", c->rank, c->n, l->turn);
+        return VGPU_AGAIN;
+    }
     if (!l->begun && !begin(l)) return VGPU_FAILED; /* told by vgpu_memory */
     bool moved = false;
     for (int pass = 0; pass < 2; pass++) { /* data sets off as soon as calls have met */

@@ -50,6 +50,7 @@ template <class U> void issue(Warp &w, const Instr &i, u32 m)
                     warp_bad_address(w, i, l, from, size, "cp.async reads");
                 range = found;
             }
+            if (w.block->global_races) global_read(w, i, l, from, size);
             copy->to_data[l] = range.to_data;
             copy->to_state[l] = range.to_state;
         }

@@ -42,6 +42,7 @@ inline u8 *operand(Warp &w, const Instr &i, int lane, u64 address, bool shared_s
         load<T>(reinterpret_cast<u8 *>(address + static_cast<u64>(range.to_state))) != repeated<T>(BYTE_WRITTEN))
         warp_fault(w, i, lane, cudaErrorIllegalAddress, "atomic on %zu bytes at 0x%llx, which were never written",
                    sizeof(T), static_cast<unsigned long long>(address));
+    if (w.block->global_races) global_atomic(w, i, lane, address, sizeof(T));
     return reinterpret_cast<u8 *>(address + static_cast<u64>(range.to_data));
 }
 

@@ -157,6 +157,9 @@ template <class M, int N> void load_global(Warp &w, const Instr &i, u32 m, const
         }
         return;
     }
+    if (w.block->global_races)
+        for (int l = 0; l < LANES; ++l)
+            if (m >> l & 1) global_read(w, i, l, a[l], bytes);
     if (m == ALL_LANES && bytes * LANES % 8 == 0 && contiguous(a, bytes)) {
         const u8 *state =
             range->to_state ? reinterpret_cast<const u8 *>(a[0] + static_cast<u64>(range->to_state)) : nullptr;
@@ -194,7 +197,7 @@ template <class M, int N> void store_global(Warp &w, const Instr &i, u32 m, cons
         }
         return;
     }
-    if (m == ALL_LANES && contiguous(a, bytes)) {
+    if (m == ALL_LANES && !w.block->global_races && contiguous(a, bytes)) {
         store_run<M, N>(w, i, reinterpret_cast<u8 *>(a[0] + static_cast<u64>(range->to_data)));
         if (range->to_state)
             memset(reinterpret_cast<u8 *>(a[0] + static_cast<u64>(range->to_state)), BYTE_WRITTEN, bytes * LANES);
@@ -204,8 +207,10 @@ template <class M, int N> void store_global(Warp &w, const Instr &i, u32 m, cons
     for (int l = 0; l < LANES; ++l) {
         if (!(m >> l & 1)) continue;
         u8 *p = reinterpret_cast<u8 *>(a[l] + static_cast<u64>(range->to_data));
+        const U before = load<U>(p);
         for (int k = 0; k < N; ++k)
             store<M>(p + static_cast<size_t>(k) * sizeof(M), get_lane<M>(w, i.r[1 + k], i.width[1 + k], l));
+        if (w.block->global_races) global_write(w, i, l, a[l], bytes, reinterpret_cast<const u8 *>(&before), p);
         if (range->to_state)
             store<U>(reinterpret_cast<u8 *>(a[l] + static_cast<u64>(range->to_state)), repeated<U>(BYTE_WRITTEN));
     }

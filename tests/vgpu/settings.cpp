@@ -58,6 +58,7 @@ Settings read()
     s.eager = number("VGPU_EAGER", 0) != 0;
     s.max_instructions = number("VGPU_MAX_INSTRUCTIONS", 1ull << 36);
     if (const char *coverage = getenv("VGPU_COVERAGE")) s.coverage = coverage;
+    s.check_global = number("VGPU_CHECK_GLOBAL", 0) != 0;
     s.profile = number("VGPU_PROFILE", 0) != 0;
     return s;
 }

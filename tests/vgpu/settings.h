@@ -22,6 +22,7 @@ struct Settings {
     bool eager;                /* VGPU_EAGER: work is done when it is put on a stream */
     uint64_t max_instructions; /* VGPU_MAX_INSTRUCTIONS of one warp */
     std::string coverage;      /* VGPU_COVERAGE, a file to append to; empty: none */
+    bool check_global;         /* VGPU_CHECK_GLOBAL: races in global memory between the blocks of a launch */
     bool profile;              /* VGPU_PROFILE: instructions and time per kernel at the end */
 };
 

@@ -153,7 +153,7 @@ bool run_first(Engine &e, std::unique_lock<std::mutex> &guard, const StreamRef &
     return true;
 }
 
-/* With a seed: sometimes a task that nobody asked for. */
+/* With a seed: sometimes a task that nobody asked for; not a host function, which may hold this thread. */
 StreamRef somebody(Engine &e)
 {
     if (!settings().seed || draw(e, 3)) return nullptr;
@@ -161,7 +161,8 @@ StreamRef somebody(Engine &e)
     each_stream(e, [&](StreamRef &s) {
         if (!s->tasks.empty()) all.push_back(s);
     });
-    return all.empty() ? nullptr : needed(all[draw(e, all.size())]);
+    StreamRef found = all.empty() ? nullptr : needed(all[draw(e, all.size())]);
+    return found && !found->tasks.front().host ? found : nullptr;
 }
 
 /* External work of all streams, as far as it goes. True when something ran. */

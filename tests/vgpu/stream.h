@@ -29,6 +29,7 @@ struct Task {
     bool external = false;
     std::vector<Mark> after;
     bool marker = false; /* an event, a wait: nothing is lost when it never runs */
+    bool host = false;   /* code of the host, which may wait for what the thread that put it does next */
 };
 
 /* Handles. stream_of also takes 0, cudaStreamLegacy and cudaStreamPerThread; NULL when it is not a stream. */

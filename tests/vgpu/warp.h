@@ -88,6 +88,7 @@ struct Block {
     u8 *shared, *state, *writer, *reader; /* shared_bytes each */
     u32 shared_bytes;
     bool races; /* more than one warp: writers and readers are recorded */
+    bool global_races; /* the same for global memory, by block (global_races.cpp) */
     const u8 *params;
     u32 param_bytes;
     Range *ranges; /* [n_memory_instructions], this worker's */
@@ -142,6 +143,11 @@ template <class T> inline T *reg(Warp &w, s32 offset)
 /* The allocation around address that the launch's device may touch; false when there is none. */
 bool warp_find_range(Warp &w, u64 address, Range *range);
 [[noreturn]] void warp_bad_address(Warp &w, const Instr &i, int lane, u64 address, unsigned n_bytes, const char *verb);
+/* Where global_races is set: a fault when an access of another block makes the result uncertain; else it is recorded.
+ * before and now: the bytes, of a write that has been done. */
+void global_read(Warp &w, const Instr &i, int lane, u64 address, u32 n);
+void global_write(Warp &w, const Instr &i, int lane, u64 address, u32 n, const u8 *before, const u8 *now);
+void global_atomic(Warp &w, const Instr &i, int lane, u64 address, u32 n);
 /* Records and performs asynchronous copies (async_copy.cpp). */
 AsyncCopy *warp_new_copy(Warp &w);
 void warp_print(Warp &w, const Instr &i, u32 mask);

@@ -213,12 +213,4 @@ def train(count=700):
 
 if __name__ == "__main__":
     import sys
-    if sys.argv[1:] == ["train"]:
-        train()
-        sys.exit()
-    shares, far, wrong = check(*map(int, sys.argv[1:]))
-    for kind, (share, n) in shares.items():
-        print(f"{kind}: {100 * share:.1f} % of {n} right")
-    print(f"place: 98 % within {far:.4f} of the height")
-    for row in wrong:
-        print(*row)
+    small_net.counter_main(sys.argv[1:], train, check, lambda far: f"place: 98 % within {far:.4f} of the height")

@@ -189,12 +189,4 @@ def check(count=200, seed=90201):
 
 if __name__ == "__main__":
     import sys
-    if sys.argv[1:] == ["train"]:
-        train()
-        sys.exit()
-    shares, patches, wrong = check(*map(int, sys.argv[1:]))
-    for kind, (share, n) in shares.items():
-        print(f"{kind}: {100 * share:.1f} % of {n} right")
-    print(f"patches: {100 * patches:.1f} % right")
-    for row in wrong:
-        print(*row)
+    small_net.counter_main(sys.argv[1:], train, check, lambda patches: f"patches: {100 * patches:.1f} % right")

@@ -55,3 +55,15 @@ def pack(nets):
 
 def unpack(arrays, name):
     return {k: arrays[f"{name}.{k}"].astype(F) for k in ("mean", "std", "w0", "b0", "w1", "b1")}
+
+
+def counter_main(argv, train, check, told):
+    """The command line of a counter: `train`, or its check with the numbers in argv; told: what it says of check's second result."""
+    if argv == ["train"]:
+        return train()
+    shares, second, wrong = check(*map(int, argv))
+    for kind, (share, n) in shares.items():
+        print(f"{kind}: {100 * share:.1f} % of {n} right")
+    print(told(second))
+    for row in wrong:
+        print(*row)

@@ -528,6 +528,18 @@ static void calls_cuda(void *arg)
     *(int *)arg = 1;
 }
 
+struct gate {
+    volatile int open, reached;
+};
+
+static void waits(void *arg)
+{
+    gate *g = (gate *)arg;
+    for (int k = 0; k < 2000 && !g->open; k++)
+        usleep(1000);
+    g->reached = g->open;
+}
+
 static void host_function(void)
 {
     int done = 0;
@@ -535,6 +547,16 @@ static void host_function(void)
     CHECK(cudaLaunchHostFunc(produce, calls_cuda, &done));
     CHECK(cudaStreamSynchronize(produce));
     expect((float)done, 1, "the host function");
+    for (int k = 0; k < 10; k++) { /* one that waits for what the thread that put it does after more work */
+        gate g = {0, 0};
+        CHECK(cudaLaunchHostFunc(produce, waits, &g));
+        for (int more = 0; more < 5; more++)
+            CHECK(cudaEventRecord(ready, consume));
+        CHECK(cudaStreamSynchronize(consume));
+        g.open = 1;
+        CHECK(cudaStreamSynchronize(produce));
+        expect((float)g.reached, 1, "a host function that waits for its thread");
+    }
     close_streams();
 }
 

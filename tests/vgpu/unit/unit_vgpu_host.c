@@ -13,11 +13,11 @@
 
 enum { FAULT = 99, WRONG_VALUE = 1, KILLED = 128 + 11 };
 
-/* Runs `cases NAME variant`; returns its status as a shell would, and what it wrote. */
+/* Runs `cases NAME variant`, in plain order unless settings say else; returns its status as a shell would, and what it wrote. */
 static int run(const char *settings, const char *name, int variant, char *text, size_t room)
 {
     char command[1024];
-    snprintf(command, sizeof command, "LD_LIBRARY_PATH=%s %s exec %s %s %d 2>&1", VGPU_DIR, settings, VGPU_CASES, name,
+    snprintf(command, sizeof command, "LD_LIBRARY_PATH=%s VGPU_SEED=0 %s exec %s %s %d 2>&1", VGPU_DIR, settings, VGPU_CASES, name,
              variant);
     FILE *f = popen(command, "r");
     assert_non_null(f);
@@ -174,11 +174,40 @@ static void coverage_is_gathered(void **state)
     unlink(file);
 }
 
+/* Many processes that end at once lose nothing of each other, and the file does not grow with their number. */
+static void coverage_of_many_processes(void **state)
+{
+    (void)state;
+    enum { TIMES = 6 };
+    static const char *const cases[] = {"vectors", "shared_limit", "leak_event"};
+    char text[65536], folder[] = "/tmp/vgpu-coverage-XXXXXX", command[2048];
+    double share[2];
+    assert_non_null(mkdtemp(folder));
+    for (int many = 0; many < 2; many++) {
+        snprintf(command, sizeof command,
+                 "cd %s; for i in $(seq %d); do for c in %s %s %s; do LD_LIBRARY_PATH=%s VGPU_COVERAGE=%d %s $c 0 >/dev/null 2>&1 %s"
+                 " done; done; wait; %s/coverage.sh %d",
+                 folder, many ? TIMES : 1, cases[0], cases[1], cases[2], VGPU_DIR, many, VGPU_CASES, many ? "&" : ";",
+                 VGPU_SOURCE, many);
+        FILE *f = popen(command, "r");
+        assert_non_null(f);
+        text[fread(text, 1, sizeof text - 1, f)] = 0;
+        pclose(f);
+        assert_non_null(strstr(text, "PTX coverage: "));
+        share[many] = atof(strstr(text, "PTX coverage: ") + 14);
+    }
+    assert_true(share[0] > 0 && share[1] == share[0]);
+    snprintf(command, sizeof command, "cd %s && cmp 0 1", folder);
+    assert_int_equal(system(command), 0);
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_fault_is_told), cmocka_unit_test(corrected_programs_are_silent),
         cmocka_unit_test(seeds_find_what_the_plain_order_hides), cmocka_unit_test(settings_choose_the_end),
-        cmocka_unit_test(coverage_is_gathered)};
+        cmocka_unit_test(coverage_is_gathered), cmocka_unit_test(coverage_of_many_processes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

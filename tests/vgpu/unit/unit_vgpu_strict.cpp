@@ -222,12 +222,82 @@ void the_thread_is_named(void **)
     assert_true(fault.find("[cudaErrorIllegalAddress]") != std::string::npos);
 }
 
+/* Races between the blocks of a launch: bodies, run by one thread of each of three blocks. %r1 is the block, %q0 an
+ * array of words, all written; %p1 to %p3: it is the first, the second, the third. */
+const Case races[] = {
+    {"two blocks write different values", "st.global.u32 [%q0], %r1;", "st.global.u32 [%q0], 7;",
+     "writes another value to global byte", 1},
+    {"two blocks write different values into one word", "@%p1 st.global.u32 [%q0], 7; @%p2 st.global.u16 [%q0+2], 7;",
+     "@%p1 st.global.u16 [%q0], 7; @%p2 st.global.u16 [%q0+2], 8;", "which block (0, 0, 0) has written in this launch",
+     1},
+    {"a third value after two that were the same", "selp.u32 %r2, 8, 7, %p3; st.global.u32 [%q0], %r2;",
+     "mov.u32 %r2, 7; st.global.u32 [%q0], %r2;", "which several blocks have written", 1},
+    {"a read of what another block writes", "@%p1 st.global.u32 [%q0], 7; @%p2 ld.global.u32 %r2, [%q0];",
+     "@%p1 st.global.u32 [%q0], 7; @%p1 ld.global.u32 %r2, [%q0]; @%p2 ld.global.u32 %r2, [%q0+4];",
+     "reads global byte", 1},
+    {"a read of what two blocks write", "@%p3 ld.global.u32 %r2, [%q0]; @!%p3 st.global.u32 [%q0], 7;",
+     "@%p3 ld.global.u32 %r2, [%q0+4]; @!%p3 st.global.u32 [%q0], 7;", "which several blocks have written", 1},
+    {"a write of what another block reads", "@%p1 ld.global.u32 %r2, [%q0+4]; @%p2 st.global.u16 [%q0+6], 1;",
+     "@%p1 ld.global.u16 %r2, [%q0+4]; @%p2 st.global.u16 [%q0+6], 1;", "which block (0, 0, 0) has read in this launch",
+     1},
+    {"a write of what two blocks read", "@!%p3 ld.global.u32 %r2, [%q0]; @%p3 st.global.u32 [%q0], 1;",
+     "@!%p3 ld.global.u32 %r2, [%q0]; @%p3 ld.global.u32 %r2, [%q0]; @%p3 st.global.u32 [%q0+4], 1;",
+     "which several blocks have read", 1},
+    {"a vector over what another block writes",
+     "@%p1 st.global.u32 [%q0+12], 7; @%p2 ld.global.v4.u32 {%r2, %r3, %r4, %r5}, [%q0];",
+     "@%p1 st.global.u32 [%q0+12], 7; @%p2 ld.global.v2.u32 {%r2, %r3}, [%q0];", "reads global byte", 1},
+    {"a generic address of what another block writes", "@%p1 st.u32 [%q0], 7; @%p2 ld.u32 %r2, [%q0];",
+     "@%p1 st.u32 [%q0], 7; @%p2 ld.u32 %r2, [%q0+4];", "reads global byte", 1},
+    {"a read beside atomics", "@%p1 atom.global.add.u32 %r2, [%q0], 1; @%p2 ld.global.u32 %r2, [%q0];",
+     "atom.global.add.u32 %r2, [%q0], 1;", "which block (0, 0, 0) has changed by atomics", 1},
+    {"a write beside atomics", "@!%p3 atom.global.add.u32 %r2, [%q0], 1; @%p3 st.global.u32 [%q0], 9;",
+     "@!%p3 atom.global.add.u32 %r2, [%q0], 1; @%p3 st.global.u32 [%q0+4], 9;",
+     "which several blocks have changed by atomics", 1},
+    {"atomics beside a write", "@%p1 st.global.u32 [%q0], 9; @%p2 atom.global.add.u32 %r2, [%q0], 1;",
+     "@%p1 st.global.u32 [%q0], 9; @%p1 atom.global.add.u32 %r2, [%q0], 1;", "changes by atomics", 1},
+    {"atomics beside a read", "@%p1 ld.global.u32 %r2, [%q0]; @%p2 atom.global.add.u32 %r2, [%q0], 1;",
+     "@%p1 ld.global.u32 %r2, [%q0]; @%p1 atom.global.add.u32 %r2, [%q0], 1;", "which block (0, 0, 0) has read", 1},
+    {"cp.async of what another block writes",
+     "@%p1 st.global.u32 [%q0+8], 9; mov.u32 %r2, s; @%p2 cp.async.cg.shared.global [%r2], [%q0], 16;",
+     "@%p1 st.global.u32 [%q0+8], 9; mov.u32 %r2, s; @%p2 cp.async.cg.shared.global [%r2], [%q0+16], 16;",
+     "reads global byte", 1},
+};
+
+std::string run_blocks(const char *body, uint64_t words)
+{
+    return ptx_run(std::string(".visible .entry k(.param .u64 a)\n{ .reg .pred %p<4>; .reg .b32 %r<8>; .reg .b64 "
+                               "%q<2>; .shared .align 16 .b8 s[16];\n"
+                               "ld.param.u64 %q0, [a]; mov.u32 %r1, %ctaid.x;\n"
+                               "setp.eq.u32 %p1, %r1, 0; setp.eq.u32 %p2, %r1, 1; setp.eq.u32 %p3, %r1, 2;\n") +
+                       body + "\nret; }\n",
+                   3, 1, {words});
+}
+
+void each_race_between_blocks_is_found(void **)
+{
+    int wrong = 0;
+    const uint32_t numbers[8] = {};
+    const uint64_t words = ptx_memory(sizeof numbers);
+    ptx_upload(words, numbers, sizeof numbers);
+    for (const Case &c : races) {
+        std::string good = run_blocks(c.good, words), bad = run_blocks(c.bad, words);
+        if (!good.empty()) print_error("%s: the corrected kernel: %s\n", c.what, good.c_str()), ++wrong;
+        if (bad.find(c.message) == std::string::npos || bad.find("race between blocks: ") == std::string::npos ||
+            bad.find("bytes into allocation") == std::string::npos)
+            print_error("%s: got '%s', want '%s'\n", c.what, bad.c_str(), c.message), ++wrong;
+    }
+    assert_int_equal(wrong, 0);
+}
+
 } // namespace
 
 int main(void)
 {
     setenv("VGPU_MAX_INSTRUCTIONS", "100000", 1); /* for the loop without end */
+    setenv("VGPU_CHECK_GLOBAL", "1", 1);
+    setenv("VGPU_SEED", "0", 1); /* messages name the block that came first */
     const struct CMUnitTest tests[] = {cmocka_unit_test(each_check_finds_its_fault),
-                                       cmocka_unit_test(the_thread_is_named)};
+                                       cmocka_unit_test(the_thread_is_named),
+                                       cmocka_unit_test(each_race_between_blocks_is_found)};
     return cmocka_run_group_tests(tests, nullptr, ptx_release);
 }
