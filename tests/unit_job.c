@@ -356,7 +356,8 @@ static void shipped_jobs_are_good(void **state)
         {"panorama", "models/FLUX.1-Krea-dev", 8192, 2048, 1},
         {"4k", "models/FLUX.1-Krea-dev", 4096, 4096, 1},
         {"6k", "models/FLUX.1-Krea-dev", 6144, 6144, 1},
-        {"methods", "models/FLUX.1-Krea-dev", 2048, 2048, 8},
+        {"methods", "models/demo", 1024, 256, 8},
+        {"methods-flux", "models/FLUX.1-Krea-dev", 2048, 2048, 8},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         char path[512], model[512];

@@ -6,9 +6,8 @@ import sys
 from model import STATE
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 760, 320, 50, 40
-COLOURS = {("trunk", "128", "flow"): "#2a6fc2", ("trunk", "256", "flow"): "#1d7a4a", ("finish", "256", "flow"): "#c6506a", ("finish", "256", "guided"): "#e0902c"}
-LABELS = {("trunk", "128", "flow"): "trunk, 128 px", ("trunk", "256", "flow"): "trunk, 256 px", ("finish", "256", "flow"): "finish: rate to zero",
-          ("finish", "256", "guided"): "finish: guidance distilled (another target)"}
+LINES = {("trunk", "128", "flow"): ("#2a6fc2", "half size"), ("trunk", "128", "guided"): ("#7fb0e6", "half size, every other picture guided"),
+         ("trunk", "256", "guided"): ("#1d7a4a", "whole size, every other picture guided"), ("finish", "256", "guided"): ("#c6506a", "finish: rate to zero")}
 
 
 def main():
@@ -16,6 +15,12 @@ def main():
         rows = list(csv.DictReader(f))
     branch = next((float(r["pictures"]) for r in rows if r["run"] == "finish"), math.inf)
     rows = [r for r in rows if r["run"] == "finish" or float(r["pictures"]) <= branch]
+    kept, first = [], math.inf                       # a run that was killed goes on from its last save, and repeats what it had done since
+    for r in reversed(rows):
+        if float(r["pictures"]) < first:
+            kept.append(r)
+            first = float(r["pictures"])
+    rows = kept[::-1]
     right = max(float(r["pictures"]) for r in rows)
     low, high = math.log(0.15), math.log(1.5)
 
@@ -33,11 +38,11 @@ def main():
     for i in range(int(right / step) + 1):
         out.append(f'<text x="{x(i * step):.1f}" y="{HEIGHT - 22}" text-anchor="middle">{i * step / 1000:g}k</text>')
     out.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 5}" text-anchor="middle">pictures seen; loss (log scale): mean square of the velocity, 50 steps each</text>')
-    for n, (key, colour) in enumerate(COLOURS.items()):
+    for n, (key, (colour, label)) in enumerate(LINES.items()):
         points = [f'{x(float(r["pictures"])):.1f},{y(float(r["loss"])):.1f}' for r in rows if (r["run"], r["px"], r["kind"]) == key]
         if points:
             out.append(f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-            out.append(f'<path d="M{WIDTH - 290} {24 + 17 * n}h22" stroke="{colour}" stroke-width="2"/><text x="{WIDTH - 262}" y="{28 + 17 * n}">{LABELS[key]}</text>')
+            out.append(f'<path d="M{WIDTH - 290} {24 + 17 * n}h22" stroke="{colour}" stroke-width="2"/><text x="{WIDTH - 262}" y="{28 + 17 * n}">{label}</text>')
     with open(sys.argv[1], "w") as f:
         f.write("\n".join(out) + "\n</svg>\n")
 

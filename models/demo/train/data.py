@@ -17,12 +17,14 @@ import scenes
 
 STATE = os.environ.get("DEMO_STATE", "demo-state")
 SHARD = 250
-# Height and width of shard k: those of k mod 8. All have about 256 tokens, as the buckets of FLUX's training have one area.
+# Height and width of shard k. The first 48 have about 256 tokens, as the buckets of FLUX's training have one area; the rest are
+# wider and larger, so that neither the number of tokens nor that of columns is always the same.
 SHAPES = ((256, 256), (160, 384), (256, 256), (192, 320), (256, 256), (160, 384), (256, 256), (320, 192))
+WIDE, WIDE_SHAPES = 48, ((256, 512), (160, 512), (256, 384))
 
 
 def shape_of(k):
-    return SHAPES[k % len(SHAPES)]
+    return SHAPES[k % len(SHAPES)] if k < WIDE else WIDE_SHAPES[k % len(WIDE_SHAPES)]
 
 
 def save(path, array):
