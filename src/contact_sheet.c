@@ -33,14 +33,17 @@ void contact_sheet_fit(const sheet_layout *l, int width, int height, int *w, int
 
 sheet_layout contact_sheet_layout(const job_picture *pictures, size_t n)
 {
-    sheet_layout l = {.box = SHEET_BOX, .label_scale = 2};
+    sheet_layout l = {.label_scale = 2};
+    double       flat = 0;   /* height over width, at most 1, in the mean */
     double       height = 0; /* of a tile, in the mean */
     int          w = 0, h = 0;
+    for (size_t i = 0; i < n; i++) flat += fmin(1, (double)pictures[i].height / pictures[i].width) / (double)n;
+    l.box = (int)lround(fmin(SHEET_BOX / sqrt(flat), SHEET_BOX_MAX)); /* a panorama's thumbnail has the area of a square's */
     for (size_t i = 0; i < n; i++) {
         contact_sheet_fit(&l, pictures[i].width, pictures[i].height, &w, &h);
         height += (double)h / (double)n;
     }
-    l.n_columns = (int)ceil(sqrt((double)n * (height + 2 * LABEL_GLYPH_H + PAD + SHEET_GAP) / (SHEET_BOX + SHEET_GAP)));
+    l.n_columns = (int)ceil(sqrt((double)n * (height + 2 * LABEL_GLYPH_H + PAD + SHEET_GAP) / (l.box + SHEET_GAP)));
     if (l.n_columns < 1) l.n_columns = 1;
     if ((size_t)l.n_columns > n) l.n_columns = (int)n;
     l.n_rows = (int)((n + (size_t)l.n_columns - 1) / (size_t)l.n_columns);

@@ -2,6 +2,7 @@
  * is not there is an empty tile of its shape.
  *
  *   tile     a box of `box` x (height of the grid row) px; the thumbnail, never larger than the picture, in its middle
+ *   box      SHEET_BOX where pictures are square or tall, more where they are wide, so that a thumbnail has as many pixels
  *   columns  as many as make the sheet about square; the box shrinks where it would become wider than SHEET_WIDTH
  *
  * PNGs are read and the sheet is written row by row; one row of tiles is in memory. It has its name only when complete. */
@@ -11,7 +12,7 @@
 #include "job.h"
 #include "report.h"
 
-enum { SHEET_BOX = 320, SHEET_BOX_MIN = 64, SHEET_WIDTH = 4096, SHEET_GAP = 8 };
+enum { SHEET_BOX = 320, SHEET_BOX_MIN = 64, SHEET_BOX_MAX = 640, SHEET_WIDTH = 4096, SHEET_GAP = 8 };
 
 typedef struct sheet_layout {
     int box;           /* px */

@@ -214,11 +214,31 @@ static void shapes_are_kept(void **state)
     for (int y = 0; y < s.height; y++)
         for (int x = 0; x < s.width; x++)
             for (int k = 0; k < 3; k++) counts[k] += at(&s, x, y)[k] == 200 && at(&s, x, y)[(k + 1) % 3] == 0;
-    assert_int_equal(counts[0], 320 * 80);
+    /* Height over width is 1/3 in the mean: the box is 320 sqrt(3). */
+    assert_int_equal(counts[0], 554 * 139);
     assert_int_equal(counts[1], 64 * 32);
-    assert_int_equal(counts[2], 80 * 80); /* 80 x 320, of which its row has room for 80 */
+    assert_int_equal(counts[2], 139 * 139); /* 139 x 554, of which its row has room for 139 */
     free(s.pixels);
     for (int i = 0; i < 3; i++) free((char *)pictures[i].output);
+}
+
+/* A panorama's thumbnail has the area of a square's, up to twice its width; a tall picture changes nothing. */
+static void wide_pictures_have_wide_tiles(void **state)
+{
+    static const struct {
+        int width, height, box, w, h;
+    } rows[] = {{1024, 1024, 320, 320, 320}, {1024, 256, 640, 640, 160}, {8192, 2048, 640, 640, 160}, {8192, 512, 640, 640, 40},
+                {512, 256, 453, 453, 227}, {256, 1024, 320, 80, 320}};
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const job_picture  p = {.id = "p", .width = rows[i].width, .height = rows[i].height};
+        const sheet_layout l = contact_sheet_layout(&p, 1);
+        int                w = 0, h = 0;
+        contact_sheet_fit(&l, p.width, p.height, &w, &h);
+        assert_int_equal(l.box, rows[i].box);
+        assert_int_equal(w, rows[i].w);
+        assert_int_equal(h, rows[i].h);
+    }
 }
 
 /* Ten thousand pictures are a sheet of a size that a viewer opens. */
@@ -275,6 +295,7 @@ int main(void)
         cmocka_unit_test(every_character_of_a_name_has_its_own_shape),
         cmocka_unit_test(the_order_is_that_of_the_job),
         cmocka_unit_test(shapes_are_kept),
+        cmocka_unit_test(wide_pictures_have_wide_tiles),
         cmocka_unit_test(large_jobs_have_small_tiles),
         cmocka_unit_test(a_sheet_that_cannot_be_written_says_so),
     };
