@@ -13,10 +13,9 @@ LINES = {("trunk", "128", "flow"): ("#2a6fc2", "half size"), ("trunk", "128", "g
 def main():
     with open(f"{STATE}/curve.csv") as f:
         rows = list(csv.DictReader(f))
-    branch = next((float(r["pictures"]) for r in rows if r["run"] == "finish"), math.inf)
-    rows = [r for r in rows if r["run"] == "finish" or float(r["pictures"]) <= branch]
-    kept, first = [], math.inf                       # a run that was killed goes on from its last save, and repeats what it had done since
-    for r in reversed(rows):
+    branches = [i for i, r in enumerate(rows) if r["run"] == "finish"]
+    kept, first = [], math.inf     # from the end of the last branch back: what was repeated after a kill, or left by a branch, counts once
+    for r in reversed(rows[:branches[-1] + 1] if branches else rows):
         if float(r["pictures"]) < first:
             kept.append(r)
             first = float(r["pictures"])
