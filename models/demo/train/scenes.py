@@ -153,11 +153,9 @@ def caption(s, rng):
     def pick(name):
         return WORDS[name][0] if rng.random() < 0.7 else WORDS[name][rng.integers(len(WORDS[name]))]
 
-    keep = rng.random(6) > (0.12 if rng.random() < 0.6 else 0.5)
+    keep = rng.random(6) > (0.06 if rng.random() < 0.75 else 0.5)
     disc = "moon" if s["time"] == "night" else "sun"
-    x, y = s["sun"][0] / s["aspect"], s["sun"][1]
-    where = "on the left" if x < 0.36 else "on the right" if x > 0.64 else "in the center"
-    height = "high " if y < 0.18 else "low " if y > 0.30 else ""
+    side, height = place(s)
     peaks = "snowy peaks" if s["snow"] else "rocky peaks"
     sky = "a cloudy sky" if s["clouds"] else "a clear sky"
     what = "mountain landscape" if rng.random() < 0.8 else "mountains"
@@ -170,8 +168,28 @@ def caption(s, rng):
     if parts:
         text += " with " + (", ".join(parts[:-1]) + " and " if len(parts) > 1 else "") + parts[-1]
     if keep[5]:
-        text += f", the {disc} {height}{where}"
+        text += f", the {disc} {HEIGHTS[height][2]}{SIDES[side][2]}"
     return text
+
+
+# Parts of the width and of the height, and how a caption calls them.
+SIDES = [(0.0, 0.36, "on the left"), (0.36, 0.64, "in the center"), (0.64, 1.0, "on the right")]
+HEIGHTS = [(0.0, 0.18, "high "), (0.18, 0.30, ""), (0.30, 0.55, "low ")]
+
+
+def place(s):
+    """Which of SIDES and of HEIGHTS the disc is in."""
+    x, y = s["sun"][0] / s["aspect"], s["sun"][1]
+    return 0 if x < 0.36 else 2 if x > 0.64 else 1, 0 if y < 0.18 else 2 if y > 0.30 else 1
+
+
+def place_told(text, s):
+    """Where a disc may be for who has read this caption of s alone: center and half sides, as parts of the picture; None where it does not tell."""
+    if ", the sun " not in text and ", the moon " not in text:
+        return None
+    side, height = place(s)
+    (x0, x1, _), (y0, y1, _) = SIDES[side], HEIGHTS[height]
+    return (x0 + x1) / 2, (x1 - x0) / 2 + s["radius"] / s["aspect"], (y0 + y1) / 2, (y1 - y0) / 2 + s["radius"]
 
 
 # ---------------------------------------------------------------------------------------------- mountains
