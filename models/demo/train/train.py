@@ -31,7 +31,7 @@ PART = {128: 16, 256: 8}       # pictures that one process takes at a time
 CACHE = 64                     # compiled forms: shapes of pictures, with and without gradients
 EMPTY_CAPTIONS = 0.1
 MOST_GUIDANCE = 5.0
-DISC_WEIGHT, PLACE_WEIGHT = 4.0, 5.0
+DISC_WEIGHT, PLACE_WEIGHT = 4.0, 8.0
 EMA = {"trunk": 0.998, "finish": 0.985}        # a branch is short, and its falling rate averages too
 
 
@@ -73,11 +73,11 @@ class Pictures:
 
 
 def noise_levels(u):
-    """Times for u in [0, 1]. Seven tenths are logit-normal, a little towards noise (samplers shift theirs by 0.5 to 1.15). That alone has
+    """Times for u in [0, 1]. Six tenths are logit-normal, a little towards noise (samplers shift theirs by 0.5 to 1.15). That alone has
     2 % above 0.93, where a render's first four steps decide the place of the disc, once and for all: the rest is even in logit there."""
-    body = 0.3 + 1.1 * torch.special.ndtri((u / 0.7).clamp(1e-4, 1 - 1e-4))
-    early = 1.7 + (6.0 - 1.7) * (u - 0.7) / 0.3
-    return torch.sigmoid(torch.where(u < 0.7, body, early))
+    body = 0.3 + 1.1 * torch.special.ndtri((u / 0.6).clamp(1e-4, 1 - 1e-4))
+    early = 1.7 + (5.3 - 1.7) * (u - 0.6) / 0.4
+    return torch.sigmoid(torch.where(u < 0.6, body, early))
 
 
 def inside(boxes, h, w):
