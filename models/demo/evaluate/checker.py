@@ -155,9 +155,7 @@ def judge(img):
     out = {a: pick(a, view(a, seen, fine)) for a in LEARNED}
     out["side"] = out["height"] = None
     if found:
-        x, y = found[0][0] / aspect, found[0][1]
-        out["side"] = "left" if x < 0.36 else "right" if x > 0.64 else "center"
-        out["height"] = "high" if y < 0.18 else "low" if y > 0.30 else "middle"
+        out["side"], out["height"] = plan.place(found[0][0] / aspect, found[0][1])
     else:
         out["disc"] = None
     return out, len(found)

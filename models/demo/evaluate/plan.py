@@ -33,15 +33,20 @@ GUIDANCE = 3
 
 def attributes(s):
     """What a picture of this scene is asked to have."""
-    x, y = s["sun"][0] / s["aspect"], s["sun"][1]
+    side, height = place(s["sun"][0] / s["aspect"], s["sun"][1])
     return dict(
         time=s["time"], ground=s["ground"], peaks="snowy" if s["snow"] else "rocky", sky="cloudy" if s["clouds"] else "clear",
-        disc="moon" if s["time"] == "night" else "sun", side="left" if x < 0.36 else "right" if x > 0.64 else "center",
-        height="high" if y < 0.18 else "low" if y > 0.30 else "middle", mood=s["mood"])
+        disc="moon" if s["time"] == "night" else "sun", side=side, height=height, mood=s["mood"])
 
 
 VALUES = dict(time=scenes.TIMES, ground=scenes.GROUNDS, peaks=["snowy", "rocky"], sky=["cloudy", "clear"], disc=["sun", "moon"],
               side=["left", "center", "right"], height=["high", "middle", "low"], mood=scenes.MOODS)
+
+
+def place(x, y):
+    """Side and height of a disc at x, y (parts of the picture), as captions tell them apart."""
+    side, height = scenes.place(x, y)
+    return VALUES["side"][side], VALUES["height"][height]
 
 
 def prompt(a):

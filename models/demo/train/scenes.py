@@ -155,7 +155,7 @@ def caption(s, rng):
 
     keep = rng.random(6) > (0.06 if rng.random() < 0.75 else 0.5)
     disc = "moon" if s["time"] == "night" else "sun"
-    side, height = place(s)
+    side, height = place(s["sun"][0] / s["aspect"], s["sun"][1])
     peaks = "snowy peaks" if s["snow"] else "rocky peaks"
     sky = "a cloudy sky" if s["clouds"] else "a clear sky"
     what = "mountain landscape" if rng.random() < 0.8 else "mountains"
@@ -177,17 +177,16 @@ SIDES = [(0.0, 0.36, "on the left"), (0.36, 0.64, "in the center"), (0.64, 1.0, 
 HEIGHTS = [(0.0, 0.18, "high "), (0.18, 0.30, ""), (0.30, 0.55, "low ")]
 
 
-def place(s):
-    """Which of SIDES and of HEIGHTS the disc is in."""
-    x, y = s["sun"][0] / s["aspect"], s["sun"][1]
-    return 0 if x < 0.36 else 2 if x > 0.64 else 1, 0 if y < 0.18 else 2 if y > 0.30 else 1
+def place(x, y):
+    """Which of SIDES and of HEIGHTS a disc at x, y (parts of the picture) is in."""
+    return 0 if x < SIDES[0][1] else 2 if x > SIDES[2][0] else 1, 0 if y < HEIGHTS[0][1] else 2 if y > HEIGHTS[2][0] else 1
 
 
 def place_told(text, s):
     """Where a disc may be for who has read this caption of s alone: center and half sides, as parts of the picture; None where it does not tell."""
     if ", the sun " not in text and ", the moon " not in text:
         return None
-    side, height = place(s)
+    side, height = place(s["sun"][0] / s["aspect"], s["sun"][1])
     (x0, x1, _), (y0, y1, _) = SIDES[side], HEIGHTS[height]
     return (x0 + x1) / 2, (x1 - x0) / 2 + s["radius"] / s["aspect"], (y0 + y1) / 2, (y1 - y0) / 2 + s["radius"]
 
