@@ -50,26 +50,24 @@ def write_shard(k):
     return k
 
 
-def write_latents(vae, k):
+def write_latents(vae, k, px):
     import torch
     from model import to_float
     path = f"{STATE}/data/{k:04d}"
-    if os.path.exists(path + ".256.npy"):
+    if os.path.exists(f"{path}.{px}.npy"):
         return
-    pictures = np.load(path + ".npy", mmap_mode="r")
-    out = {256: [], 128: []}
+    pictures, out = np.load(path + ".npy", mmap_mode="r"), []
     with torch.inference_mode():
         for n in range(0, SHARD, 10):
             x = to_float(pictures[n:n + 10])
             x = torch.cat([x, x.flip(3)])
-            for px in out:
-                y = x if px == 256 else torch.nn.functional.avg_pool2d(x, 2)
-                with torch.autocast("cpu", torch.bfloat16):
-                    mean = vae.encoder(y.contiguous(memory_format=torch.channels_last)).chunk(2, 1)[0]
-                z = ((mean.float() - vae.config.shift_factor) * vae.config.scaling_factor).half().numpy()
-                out[px].append(np.stack([z[:len(z) // 2], z[len(z) // 2:]], 1))
-    for px in (128, 256):                                # 256 last: it says that both are there
-        save(f"{path}.{px}.npy", np.concatenate(out[px]))
+            if px == 128:
+                x = torch.nn.functional.avg_pool2d(x, 2)
+            with torch.autocast("cpu", torch.bfloat16):
+                mean = vae.encoder(x.contiguous(memory_format=torch.channels_last)).chunk(2, 1)[0]
+            z = ((mean.float() - vae.config.shift_factor) * vae.config.scaling_factor).half().numpy()
+            out.append(np.stack([z[:len(z) // 2], z[len(z) // 2:]], 1))
+    save(f"{path}.{px}.npy", np.concatenate(out))
 
 
 def shards(ending, first=0):
@@ -97,9 +95,10 @@ if __name__ == "__main__":
         torch.set_num_threads(1)
         vae = AutoencoderKL.from_pretrained(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "vae")).eval()
         vae = vae.to(memory_format=torch.channels_last)
-        for k in shards("npy"):
-            write_latents(vae, k)
-            print("latents", k, flush=True)
+        for px in (128, 256):                            # training begins with the half-size ones
+            for k in shards("npy"):
+                write_latents(vae, k, px)
+                print(px, "latents", k, flush=True)
     else:
         with multiprocessing.Pool(2) as pool:
             for k in pool.imap(write_shard, range(int(sys.argv[1]))):

@@ -33,6 +33,7 @@ class Model(torch.nn.Module):
         self.t5 = T5EncoderModel(T5Config(
             vocab_size=len(self.t5_tokenizer), d_model=TEXT_WIDTH, d_kv=64, d_ff=320, num_layers=2, num_heads=2, dropout_rate=0.0,
             feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1, tie_word_embeddings=False, is_encoder_decoder=False, use_cache=False))
+        self.probe = torch.nn.Linear(self.transformer.inner_dim, 2)               # of training alone: export.py leaves it out
         self.tokens = {}
         self.initialise()
 
@@ -40,7 +41,7 @@ class Model(torch.nn.Module):
     def of(weights):
         """A model of the depth of these weights, holding them."""
         m = Model(count_singles(weights))
-        m.load_state_dict(weights)
+        m.load_state_dict(weights, strict=False)
         return m
 
     def initialise(self):
@@ -56,7 +57,7 @@ class Model(torch.nn.Module):
         torch.nn.init.normal_(self.clip.text_model.embeddings.token_embedding.weight, std=0.1)
 
     def text_ids(self, prompts):
-        """T5 ids [B, T5_LENGTH] and CLIP ids [B, longest]; a causal encoder needs no padding after the last end token."""
+        """T5 ids [B, T5_LENGTH] and CLIP ids [B, longest, in eights: few shapes]; a causal encoder sees no padding after the last end token."""
         for p in set(prompts) - self.tokens.keys():
             if len(self.tokens) > 200000:
                 self.tokens.clear()
@@ -64,7 +65,7 @@ class Model(torch.nn.Module):
                               self.clip_tokenizer(p, max_length=77, truncation=True).input_ids)
         t5 = torch.tensor([self.tokens[p][0] for p in prompts])
         rows = [self.tokens[p][1] for p in prompts]
-        longest = max(map(len, rows))
+        longest = min(-(-max(map(len, rows)) // 8) * 8, 77)
         eos = self.clip_tokenizer.eos_token_id
         return t5, torch.tensor([r + [eos] * (longest - len(r)) for r in rows])
 
@@ -77,6 +78,17 @@ class Model(torch.nn.Module):
         rows, pooled = text
         return self.transformer(hidden_states=x, timestep=t, guidance=guidance, encoder_hidden_states=rows, pooled_projections=pooled,
                                 txt_ids=torch.zeros(rows.shape[1], 3), img_ids=ids, return_dict=False)[0]
+
+
+    def places(self, x, t, text, ids):
+        """Logits [B, S, 2] for each image token after the double blocks: the caption lets the disc be here; it is here."""
+        f, (rows, pooled) = self.transformer, text
+        temb = f.time_text_embed(1000 * t, torch.full_like(t, 1000.0), pooled)
+        rotary = f.pos_embed(torch.cat([torch.zeros(rows.shape[1], 3), ids]))
+        image, rows = f.x_embedder(x), f.context_embedder(rows)
+        for block in f.transformer_blocks:
+            rows, image = block(hidden_states=image, encoder_hidden_states=rows, temb=temb, image_rotary_emb=rotary)
+        return self.probe(torch.nn.functional.layer_norm(image, image.shape[-1:]))
 
 
 def count_singles(weights):

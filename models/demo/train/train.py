@@ -21,17 +21,19 @@ import numpy as np
 import torch
 from torch import multiprocessing
 
+import attention
 import data
 import scenes
 from model import STATE, Model, count_singles, image_ids, pack
 from muon import Muon
 
-BATCH = {128: 32, 256: 16}
+BATCH = {128: 64, 256: 32}
 PART = {128: 16, 256: 8}       # pictures that one process takes at a time
 CACHE = 64                     # compiled forms: shapes of pictures, with and without gradients
 EMPTY_CAPTIONS = 0.1
 MOST_GUIDANCE = 5.0
 DISC_WEIGHT, PLACE_WEIGHT = 4.0, 8.0
+PROBE_WEIGHT, PROBED = 0.5, 4                                                      # one picture in four, the noisiest
 EMA = {"trunk": 0.998, "finish": 0.985}        # a branch is short, and its falling rate averages too
 
 
@@ -46,10 +48,10 @@ class Pictures:
         self.latents, self.scenes, self.drawn = {128: [], 256: []}, [], 0
 
     def look(self):
-        for k in data.shards("256.npy", len(self.scenes)):
-            for px, have in self.latents.items():
+        for px, have in self.latents.items():
+            for k in data.shards(f"{px}.npy", len(have)):
                 have.append(np.load(f"{STATE}/data/{k:04d}.{px}.npy", mmap_mode="r"))
-            self.scenes.append(data.load_scenes(k))
+        self.scenes += [data.load_scenes(k) for k in range(len(self.scenes), max(map(len, self.latents.values())))]
 
     def draw(self, rng, px, count):
         """Packed latents, captions, the discs and the places that the captions give for them as inside takes them, height and width in tokens.
@@ -57,8 +59,9 @@ class Pictures:
         if self.drawn % 1000 == 0:
             self.look()
         self.drawn += 1
-        first = rng.integers(len(self.scenes))
-        alike = [k for k in range(len(self.scenes)) if data.shape_of(k) == data.shape_of(first)]
+        have = range(len(self.latents[px]))
+        first = rng.integers(len(have))
+        alike = [k for k in have if data.shape_of(k) == data.shape_of(first)]
         z, captions, discs, places = [], [], [], []
         for _ in range(count):
             k = alike[rng.integers(len(alike))]
@@ -101,7 +104,7 @@ class Gradients:
         self.params = list(model.parameters())
         self.job = ctx.Array("i", [0, 0, 0])                      # step, px, guided
         self.next = ctx.Value("i", 0)
-        self.losses = torch.zeros(64).share_memory_()
+        self.losses, self.probes = torch.zeros(64).share_memory_(), torch.zeros(64).share_memory_()
         self.go = [ctx.Semaphore(0) for _ in range(helpers)]
         self.done = [ctx.Semaphore(0) for _ in range(helpers)]
         self.left = [torch.zeros(sum(p.numel() for p in self.params)).share_memory_() for _ in range(helpers)]
@@ -133,6 +136,7 @@ class Gradients:
 
     def compile(self):
         """For each shape once, in each process: a minute that more than comes back."""
+        attention.install()
         for m in (self.model, self.average):
             m.transformer.compile(dynamic=False)
 
@@ -145,9 +149,9 @@ class Gradients:
                 self.next.value += 1
             if k >= parts:
                 return
-            weighted, loss = self.part_loss(np.random.default_rng([5, step, px, guided, k]), px, guided, k, parts)
+            weighted, loss, probe = self.part_loss(np.random.default_rng([5, step, px, guided, k]), px, guided, k, parts)
             (weighted / parts).backward()
-            self.losses[k] = loss.detach()
+            self.losses[k], self.probes[k] = loss.detach(), probe.detach()
 
     def part_loss(self, rng, px, guided, k, parts):
         """What is minimised, and the plain mean of squares."""
@@ -167,12 +171,18 @@ class Gradients:
                 with torch.no_grad():
                     both = self.average(xt[1::2].repeat(2, 1, 1), t[1::2].repeat(2), torch.ones(count), self.average.encode(asked + [""] * len(asked)), ids).float()
                 target[1::2] += (guidance[1::2] - 1)[:, None, None] * (both[:count // 2] - both[count // 2:])
-            v = self.model(xt, t, guidance, self.model.encode(captions), ids)
+            text = self.model.encode(captions)
+            v = self.model(xt, t, guidance, text, ids)
+            late = slice(count - count // PROBED, count)          # the noisiest ones
+            seen = self.model.places(xt[late], t[late], [e[late] for e in text], ids).float()
         # A disc is few tokens. Where the caption lets it be, all tokens count more: that leaves what is to be learned as it is. Its own tokens
         # alone do so only once the noise shows exactly where it is: before that, every place where it might be would be given one.
         square = ((v.float() - target) ** 2).mean(-1)
         weight = 1 + PLACE_WEIGHT * inside(places, h, w) + DISC_WEIGHT * (t < 0.4)[:, None] * inside(discs, h, w)
-        return (square * weight).mean(), square.mean()
+        told = torch.stack([inside(places, h, w), inside(discs, h, w)], -1)[late]
+        known = torch.stack([places[late, 0] >= 0, torch.ones(count // PROBED, dtype=torch.bool)], -1)[:, None]
+        probe = (torch.nn.functional.binary_cross_entropy_with_logits(seen, told, reduction="none") * known).mean()
+        return (square * weight).mean() + PROBE_WEIGHT * probe, square.mean(), probe
 
     def batch(self, step, px, guided):
         """Leaves the gradient in the parameters; returns the loss."""
@@ -188,7 +198,7 @@ class Gradients:
                 part = flat[at:at + p.numel()].view_as(p)
                 p.grad = part.clone() if p.grad is None else p.grad.add_(part)
                 at += p.numel()
-        return float(self.losses[:BATCH[px] // PART[px]].mean())
+        return [float(v[:BATCH[px] // PART[px]].mean()) for v in (self.losses, self.probes)]
 
 
 def learning_rates(model, rate):
@@ -216,16 +226,36 @@ class Run:
         s = torch.load(path, weights_only=False)
         self.images, self.steps, self.extra = s["images"], s["steps"], s["extra"]
         if count_singles(s["model"]) == count_singles(self.model.state_dict()):
-            self.model.load_state_dict(s["model"])
-            self.average.load_state_dict(s["ema"])
-            for o, d in zip(self.opts, s["opts"]):
-                o.load_state_dict(d)
+            self.model.load_state_dict(s["model"], strict=False)
+            self.average.load_state_dict(s["ema"], strict=False)
+            if len(s["model"]) == len(self.model.state_dict()):
+                for o, d in zip(self.opts, s["opts"]):
+                    o.load_state_dict(d)
         else:
             for to, weights in ((self.average.state_dict(), s["ema"]), (self.model.state_dict(), s["model"])):
                 for k, v in weights.items():
                     if k in to:
                         to[k].copy_(v)
         print(f"{path}: {self.steps} steps, {self.images} pictures", flush=True)
+
+    def learn_places(self, rate, steps=300):
+        """Before any picture: which tokens a caption lets the disc be in, from noise alone. A new model has it right for 999 of 1000 captions
+        after 200 steps; learned by flow matching alone it takes hundreds of thousands of pictures."""
+        pictures, losses = Pictures(), []
+        for step in range(steps):
+            rng = np.random.default_rng([6, step])
+            x0, captions, _, places, h, w = pictures.draw(rng, 128, BATCH[128] // 2)
+            told = places[:, 0] >= 0
+            with torch.autocast("cpu", torch.bfloat16):
+                x = torch.from_numpy(rng.standard_normal(x0.shape, np.float32))
+                seen = self.model.places(x, torch.ones(len(x)), self.model.encode(captions), image_ids(h, w, 2))[..., 0].float()
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(seen[told], inside(places, h, w)[told])
+            loss.backward()
+            self.update(rate * min(1.0, (step + 1) / 100))
+            losses.append(float(loss))
+            if step % 50 == 49:
+                print(f"places: {step + 1} steps, loss {np.mean(losses[-50:]):.4f}", flush=True)
+        self.average.load_state_dict(self.model.state_dict())
 
     def save(self):
         s = dict(model=self.model.state_dict(), ema=self.average.state_dict(), images=self.images, steps=self.steps, extra=self.extra,
@@ -269,8 +299,8 @@ def train(run, workers, px_of, rate_of, stop, guided_of):
         run.steps += 1
         run.images += count
         if len(losses) == 50:
-            log_row([run.name, px, f"{time.time() - begun:.0f}", run.steps, run.images, "guided" if guided else "flow", f"{np.mean(losses):.4f}", f"{rate:.2e}"])
-            print(f"{run.name} {px} px {run.steps} steps {run.images} pictures loss {np.mean(losses):.4f} rate {rate:.1e}"
+            log_row([run.name, px, f"{time.time() - begun:.0f}", run.steps, run.images, "guided" if guided else "flow", f"{np.mean(losses, 0)[0]:.4f}", f"{rate:.2e}"])
+            print(f"{run.name} {px} px {run.steps} steps {run.images} pictures loss {np.mean(losses, 0)[0]:.4f} probe {np.mean(losses, 0)[1]:.4f} rate {rate:.1e}"
                   f" {50 * count / (time.time() - shown):.1f}/s", flush=True)
             losses, shown = [], time.time()
         if time.time() - run.saved > 240:
@@ -295,6 +325,8 @@ def main():
     run = Run(args.kind, args)
     if os.path.exists(run.path):
         run.load(run.path)
+    elif args.kind == "trunk":
+        run.learn_places(args.rate)
     if args.kind == "trunk":
         end = None
         if args.until:
