@@ -33,7 +33,7 @@ class Model(torch.nn.Module):
         self.t5 = T5EncoderModel(T5Config(
             vocab_size=len(self.t5_tokenizer), d_model=TEXT_WIDTH, d_kv=64, d_ff=320, num_layers=2, num_heads=2, dropout_rate=0.0,
             feed_forward_proj="gated-gelu", pad_token_id=0, eos_token_id=1, tie_word_embeddings=False, is_encoder_decoder=False, use_cache=False))
-        self.probe = torch.nn.Linear(self.transformer.inner_dim, 2)               # of training alone: export.py leaves it out
+        self.probe = torch.nn.Linear(self.transformer.inner_dim, 2)        # of training alone: export.py leaves it out
         self.tokens = {}
         self.initialise()
 
@@ -41,7 +41,7 @@ class Model(torch.nn.Module):
     def of(weights):
         """A model of the depth of these weights, holding them."""
         m = Model(count_singles(weights))
-        m.load_state_dict(weights, strict=False)
+        m.load_state_dict(weights)
         return m
 
     def initialise(self):
@@ -78,7 +78,6 @@ class Model(torch.nn.Module):
         rows, pooled = text
         return self.transformer(hidden_states=x, timestep=t, guidance=guidance, encoder_hidden_states=rows, pooled_projections=pooled,
                                 txt_ids=torch.zeros(rows.shape[1], 3), img_ids=ids, return_dict=False)[0]
-
 
     def places(self, x, t, text, ids):
         """Logits [B, S, 2] for each image token after the double blocks: the caption lets the disc be here; it is here."""

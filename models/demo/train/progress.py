@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import torch
+from PIL import Image
 from diffusers import AutoencoderKL
 from torch import multiprocessing
 
@@ -50,7 +51,7 @@ def main():
     a.add_argument("--from", dest="source", default="trunk")
     a.add_argument("--px", type=int, choices=[128, 256], default=128)
     a.add_argument("--count", type=int, default=100)
-    a.add_argument("--cfg", type=float, default=3.0)
+    a.add_argument("--cfg", type=float, default=plan.GUIDANCE)
     a.add_argument("--guidance", type=float, default=1.0)
     a.add_argument("--sheet")
     args = a.parse_args()
@@ -64,7 +65,7 @@ def main():
     print(f"one disc {100 * np.mean([r[2] == 1 for r in rows]):5.1f} %, none {100 * np.mean([r[2] == 0 for r in rows]):.1f} %")
     if args.sheet:
         pictures = [r[3] for r in rows[:len(rows) // 8 * 8]]
-        checker.pictures.Image.fromarray(np.concatenate([np.concatenate(pictures[i:i + 8], 1) for i in range(0, len(pictures), 8)])).save(args.sheet)
+        Image.fromarray(np.concatenate([np.concatenate(pictures[i:i + 8], 1) for i in range(0, len(pictures), 8)])).save(args.sheet)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ CACHE = 64                     # compiled forms: shapes of pictures, with and wi
 EMPTY_CAPTIONS = 0.1
 MOST_GUIDANCE = 5.0
 DISC_WEIGHT, PLACE_WEIGHT = 4.0, 8.0
-PROBE_WEIGHT, PROBED = 0.5, 4                                                      # one picture in four, the noisiest
+PROBE_WEIGHT, PROBED = 0.5, 4          # one picture in four, the noisiest
 EMA = {"trunk": 0.998, "finish": 0.985}        # a branch is short, and its falling rate averages too
 
 
@@ -154,7 +154,7 @@ class Gradients:
             self.losses[k], self.probes[k] = loss.detach(), probe.detach()
 
     def part_loss(self, rng, px, guided, k, parts):
-        """What is minimised, and the plain mean of squares."""
+        """What is minimised, the plain mean of squares, and the probe's loss."""
         count = PART[px]
         x0, captions, discs, places, h, w = self.pictures.draw(rng, px, count)
         ids = image_ids(h, w, 256 // px)
@@ -178,14 +178,15 @@ class Gradients:
         # A disc is few tokens. Where the caption lets it be, all tokens count more: that leaves what is to be learned as it is. Its own tokens
         # alone do so only once the noise shows exactly where it is: before that, every place where it might be would be given one.
         square = ((v.float() - target) ** 2).mean(-1)
-        weight = 1 + PLACE_WEIGHT * inside(places, h, w) + DISC_WEIGHT * (t < 0.4)[:, None] * inside(discs, h, w)
-        told = torch.stack([inside(places, h, w), inside(discs, h, w)], -1)[late]
+        place, disc = inside(places, h, w), inside(discs, h, w)
+        weight = 1 + PLACE_WEIGHT * place + DISC_WEIGHT * (t < 0.4)[:, None] * disc
+        told = torch.stack([place, disc], -1)[late]
         known = torch.stack([places[late, 0] >= 0, torch.ones(count // PROBED, dtype=torch.bool)], -1)[:, None]
         probe = (torch.nn.functional.binary_cross_entropy_with_logits(seen, told, reduction="none") * known).mean()
         return (square * weight).mean() + PROBE_WEIGHT * probe, square.mean(), probe
 
     def batch(self, step, px, guided):
-        """Leaves the gradient in the parameters; returns the loss."""
+        """Leaves the gradient in the parameters; returns the mean of squares and the probe's loss."""
         self.job[:] = [step, px, guided]
         self.next.value = 0
         for s in self.go:
@@ -226,11 +227,10 @@ class Run:
         s = torch.load(path, weights_only=False)
         self.images, self.steps, self.extra = s["images"], s["steps"], s["extra"]
         if count_singles(s["model"]) == count_singles(self.model.state_dict()):
-            self.model.load_state_dict(s["model"], strict=False)
-            self.average.load_state_dict(s["ema"], strict=False)
-            if len(s["model"]) == len(self.model.state_dict()):
-                for o, d in zip(self.opts, s["opts"]):
-                    o.load_state_dict(d)
+            self.model.load_state_dict(s["model"])
+            self.average.load_state_dict(s["ema"])
+            for o, d in zip(self.opts, s["opts"]):
+                o.load_state_dict(d)
         else:
             for to, weights in ((self.average.state_dict(), s["ema"]), (self.model.state_dict(), s["model"])):
                 for k, v in weights.items():
@@ -299,8 +299,9 @@ def train(run, workers, px_of, rate_of, stop, guided_of):
         run.steps += 1
         run.images += count
         if len(losses) == 50:
-            log_row([run.name, px, f"{time.time() - begun:.0f}", run.steps, run.images, "guided" if guided else "flow", f"{np.mean(losses, 0)[0]:.4f}", f"{rate:.2e}"])
-            print(f"{run.name} {px} px {run.steps} steps {run.images} pictures loss {np.mean(losses, 0)[0]:.4f} probe {np.mean(losses, 0)[1]:.4f} rate {rate:.1e}"
+            loss, probe = np.mean(losses, 0)
+            log_row([run.name, px, f"{time.time() - begun:.0f}", run.steps, run.images, "guided" if guided else "flow", f"{loss:.4f}", f"{rate:.2e}"])
+            print(f"{run.name} {px} px {run.steps} steps {run.images} pictures loss {loss:.4f} probe {probe:.4f} rate {rate:.1e}"
                   f" {50 * count / (time.time() - shown):.1f}/s", flush=True)
             losses, shown = [], time.time()
         if time.time() - run.saved > 240:
