@@ -202,25 +202,35 @@ def check(count=500):
     return out, wrong
 
 
+def shares(judged):
+    """{attribute: share of pictures that have what was asked for} and the share with one disc, of [(asked, found, discs)]."""
+    return {a: float(np.mean([asked[a] == found[a] for asked, found, _ in judged])) for a in plan.VALUES}, float(np.mean([n == 1 for *_, n in judged]))
+
+
+def tell(judged):
+    of, one = shares(judged)
+    for a, share in of.items():
+        print(f"{a:8} {100 * share:5.1f} % of {len(judged)} pictures")
+    print(f"one disc {100 * one:5.1f} %, none {100 * np.mean([n == 0 for *_, n in judged]):.1f} %")
+
+
 def render(args):
-    """Renders, judges, writes adherence.csv; returns {attribute: share} and the share with one disc."""
+    """Renders, judges, writes adherence.csv; returns [(asked, found, discs)]."""
     os.makedirs(args.out, exist_ok=True)
     with open(os.path.join(args.out, "1x.yaml"), "w") as f:
         f.write(plan.job(os.path.abspath(args.model), "1x", args.count, args.steps, ["base"]))
     done = subprocess.run([os.path.abspath(args.program), "--quiet", *(["--threads", str(args.threads)] if args.threads else []), "1x.yaml"], cwd=args.out)
     if done.returncode != 0:
         sys.exit(f"{args.program}: exit code {done.returncode}")
-    rows = []
+    judged = []
     for k in range(args.count):
-        asked = plan.attributes(plan.scene(k))
-        got, n = judge(pictures.read(os.path.join(args.out, "1x", f"base.{k:03d}.png")))
-        rows.append([k, n] + [int(asked[a] == got[a]) for a in plan.VALUES] + [asked[a] for a in plan.VALUES] + [got[a] or "" for a in plan.VALUES])
+        judged.append((plan.attributes(plan.scene(k)), *judge(pictures.read(os.path.join(args.out, "1x", f"base.{k:03d}.png")))))
     with open(os.path.join(args.out, "adherence.csv"), "w", newline="") as f:
         w = csv.writer(f)
         w.writerow(["seed", "discs"] + list(plan.VALUES) + ["asked " + a for a in plan.VALUES] + ["seen " + a for a in plan.VALUES])
-        w.writerows(rows)
-    shares = {a: float(np.mean([r[2 + i] for r in rows])) for i, a in enumerate(plan.VALUES)}
-    return shares, float(np.mean([r[1] == 1 for r in rows]))
+        for k, (asked, found, n) in enumerate(judged):
+            w.writerow([k, n] + [int(asked[a] == found[a]) for a in plan.VALUES] + [asked[a] for a in plan.VALUES] + [found[a] or "" for a in plan.VALUES])
+    return judged
 
 
 def main():
@@ -237,18 +247,15 @@ def main():
     if args.what == "train":
         train()
     elif args.what == "check":
-        shares, wrong = check(args.scenes)
-        for a, (right, shuffled, chance) in shares.items():
+        by_attribute, wrong = check(args.scenes)
+        for a, (right, shuffled, chance) in by_attribute.items():
             print(f"{a:8} {100 * right:5.1f} % right; captions shuffled: {100 * shuffled:4.1f} %, by chance {100 * chance:4.1f} %")
         for row in wrong:
             print(*row)
     else:
         if not args.program:
             p.error("render needs --program")
-        shares, one = render(args)
-        for a, share in shares.items():
-            print(f"{a:8} {100 * share:5.1f} % of {args.count} pictures")
-        print(f"one disc {100 * one:5.1f} %")
+        tell(render(args))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from model import STATE
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 760, 320, 50, 40
 LINES = {("trunk", "128", "flow"): ("#2a6fc2", "half size"), ("trunk", "128", "guided"): ("#7fb0e6", "half size, every other picture guided"),
-         ("trunk", "256", "flow"): ("#8fce6a", "whole size"), ("trunk", "256", "guided"): ("#1d7a4a", "whole size, every other picture guided"), ("finish", "256", "guided"): ("#c6506a", "finish: rate to zero")}
+         ("trunk", "256", "flow"): ("#8fce6a", "whole size"), ("trunk", "256", "guided"): ("#1d7a4a", "whole size, every other picture guided"),
+         ("finish", "256", "flow"): ("#e3a0ae", "finish, whole size"), ("finish", "256", "guided"): ("#c6506a", "finish, every other picture guided")}
 
 
 def main():

@@ -27,7 +27,7 @@ TOGETHER, STEPS, MU = 10, 28, 1.15
 
 
 def render(job):
-    """[(asked, found, discs, picture in bytes)] of the prompts `first` to `last`."""
+    """[((asked, found, discs), picture in bytes)] of the prompts `first` to `last`."""
     args, first, last = job
     torch.set_num_threads(1)
     state = torch.load(f"{STATE}/{args.source}.pt", weights_only=False)
@@ -42,7 +42,7 @@ def render(job):
             x = vae.decode(z.float() / vae.config.scaling_factor + vae.config.shift_factor).sample
             x = torch.nn.functional.interpolate(x, size=(256, 256), mode="bicubic") if args.px != 256 else x
         x = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
-        rows += [(a, *checker.judge(p.astype(np.float32) / 255), p) for a, p in zip(asked, x)]
+        rows += [((a, *checker.judge(p.astype(np.float32) / 255)), p) for a, p in zip(asked, x)]
     return state["images"], rows
 
 
@@ -60,11 +60,9 @@ def main():
         parts = pool.map(render, [(args, 0, half), (args, half, args.count)])
     rows = parts[0][1] + parts[1][1]
     print(f"{args.source}, {parts[0][0]} pictures seen; {len(rows)} prompts at {args.px} px, guidance {args.guidance:g}, true guidance {args.cfg:g}")
-    for name in plan.VALUES:
-        print(f"{name:8} {100 * np.mean([r[0][name] == r[1][name] for r in rows]):5.1f} %")
-    print(f"one disc {100 * np.mean([r[2] == 1 for r in rows]):5.1f} %, none {100 * np.mean([r[2] == 0 for r in rows]):.1f} %")
+    checker.tell([judged for judged, _ in rows])
     if args.sheet:
-        pictures = [r[3] for r in rows[:len(rows) // 8 * 8]]
+        pictures = [p for _, p in rows[:len(rows) // 8 * 8]]
         Image.fromarray(np.concatenate([np.concatenate(pictures[i:i + 8], 1) for i in range(0, len(pictures), 8)])).save(args.sheet)
 
 

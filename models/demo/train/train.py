@@ -33,6 +33,7 @@ CACHE = 64                     # compiled forms: shapes of pictures, with and wi
 EMPTY_CAPTIONS = 0.1
 MOST_GUIDANCE = 5.0
 DISC_WEIGHT, PLACE_WEIGHT = 4.0, 8.0
+SHOWN = {128: 0.4, 256: 0.6}   # noise levels under which a disc's own place is beyond doubt: at 256 px it is four times as many samples
 PROBE_WEIGHT, PROBED = 0.5, 4          # one picture in four, the noisiest
 EMA = {"trunk": 0.998, "finish": 0.985}        # a branch is short, and its falling rate averages too
 
@@ -76,11 +77,11 @@ class Pictures:
 
 
 def noise_levels(u):
-    """Times for u in [0, 1]. Six tenths are logit-normal, a little towards noise (samplers shift theirs by 0.5 to 1.15). That alone has
-    2 % above 0.93, where a render's first four steps decide the place of the disc, once and for all: the rest is even in logit there."""
-    body = 0.3 + 1.1 * torch.special.ndtri((u / 0.6).clamp(1e-4, 1 - 1e-4))
-    early = 1.7 + (5.3 - 1.7) * (u - 0.6) / 0.4
-    return torch.sigmoid(torch.where(u < 0.6, body, early))
+    """Times for u in [0, 1]. Four tenths are logit-normal, a little towards noise (samplers shift theirs by 0.5 to 1.15). That alone has
+    2 % above 0.93, where a render's first six steps decide that there is one disc, and where, for good: the rest is even in logit from 0.82 on."""
+    body = 0.3 + 1.1 * torch.special.ndtri((u / 0.4).clamp(1e-4, 1 - 1e-4))
+    early = 1.5 + (5.0 - 1.5) * (u - 0.4) / 0.6
+    return torch.sigmoid(torch.where(u < 0.4, body, early))
 
 
 def inside(boxes, h, w):
@@ -179,7 +180,7 @@ class Gradients:
         # alone do so only once the noise shows exactly where it is: before that, every place where it might be would be given one.
         square = ((v.float() - target) ** 2).mean(-1)
         place, disc = inside(places, h, w), inside(discs, h, w)
-        weight = 1 + PLACE_WEIGHT * place + DISC_WEIGHT * (t < 0.4)[:, None] * disc
+        weight = 1 + PLACE_WEIGHT * place + DISC_WEIGHT * (t < SHOWN[px])[:, None] * disc
         told = torch.stack([place, disc], -1)[late]
         known = torch.stack([places[late, 0] >= 0, torch.ones(count // PROBED, dtype=torch.bool)], -1)[:, None]
         probe = (torch.nn.functional.binary_cross_entropy_with_logits(seen, told, reduction="none") * known).mean()
