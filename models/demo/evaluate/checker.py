@@ -203,15 +203,15 @@ def check(count=500):
 
 
 def shares(judged):
-    """{attribute: share of pictures that have what was asked for} and the share with one disc, of [(asked, found, discs)]."""
-    return {a: float(np.mean([asked[a] == found[a] for asked, found, _ in judged])) for a in plan.VALUES}, float(np.mean([n == 1 for *_, n in judged]))
+    """{attribute: share of pictures that have what was asked for, "one disc": share with exactly one} of [(asked, found, discs)]."""
+    of = {a: float(np.mean([asked[a] == found[a] for asked, found, _ in judged])) for a in plan.VALUES}
+    return dict(of, **{"one disc": float(np.mean([n == 1 for *_, n in judged]))})
 
 
 def tell(judged):
-    of, one = shares(judged)
-    for a, share in of.items():
+    for a, share in shares(judged).items():
         print(f"{a:8} {100 * share:5.1f} % of {len(judged)} pictures")
-    print(f"one disc {100 * one:5.1f} %, none {100 * np.mean([n == 0 for *_, n in judged]):.1f} %")
+    print(f"no disc  {100 * np.mean([n == 0 for *_, n in judged]):5.1f} %")
 
 
 def render(args):

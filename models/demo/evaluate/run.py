@@ -146,9 +146,8 @@ class Run:
     def adherence(self):
         def make():
             say("prompts: rendering and judging")
-            shares, one = checker.shares(checker.render(argparse.Namespace(
+            return checker.shares(checker.render(argparse.Namespace(
                 program=self.program, model=self.model, out=self.path("adherence"), count=self.budget["adherence"], steps=28, threads=self.a.threads)))
-            return dict(shares, **{"one disc": one})
         for a, share in self.cached("adherence", make).items():
             self.add("adherence", "1x", "base", a, {"share": round(share, 4), "n": self.budget["adherence"]})
 
