@@ -80,16 +80,18 @@ def describe(img):
 
 
 def sky_residual(f, sky, disc):
-    """How far the sky's patches are from what a sky without clouds can be: smooth in y, and a glow around the disc."""
+    """How far the sky's patches are from what a sky without clouds can be: smooth in y, darker towards the upper corners, and a glow around
+    the disc."""
     rows, cols = f.shape[:2]
     y = (np.arange(rows)[:, None] + 0.5) / rows * np.ones((1, cols))
     x = (np.arange(cols)[None] + 0.5) / rows * np.ones((rows, 1))
     keep = sky > 0.8
-    basis = [np.ones_like(y), y, y ** 2, y ** 3, y ** 4]
+    corner = scenes.smooth(0.10, 0.75, np.hypot(x * rows / cols - 0.5, 0.62 - y)).astype(np.float64)       # as scenes.grade has it
+    basis = [np.ones_like(y), y, y ** 2, y ** 3, y ** 4, corner, corner * y]
     if disc:
         d = np.hypot(x - disc[0], y - disc[1])
         keep &= d > 1.2 * disc[2] + 0.7 / rows
-        basis += [np.exp(-5.5 * d), y * np.exp(-5.5 * d), np.exp(-16 * d)]
+        basis += [np.exp(-5.5 * d), y * np.exp(-5.5 * d), corner * np.exp(-5.5 * d), np.exp(-16 * d)]
     if keep.sum() < 30:
         return np.zeros(11, F)
     a = np.stack([b[keep] for b in basis], -1)

@@ -37,7 +37,7 @@ def write_shard(k):
     path = f"{STATE}/data/{k:04d}"
     if os.path.exists(path + ".npy"):
         return k
-    rng = np.random.default_rng([7, k])
+    rng = np.random.default_rng([8, k])
     h, w = shape_of(k)
     pictures, lines = np.empty((SHARD, h, w, 3), np.uint8), []
     for n in range(SHARD):

@@ -123,15 +123,17 @@ def sample_scene(rng, aspect=1.0):
     s["radius"] = float(np.clip(0.040 * s["zoom"] ** 0.5 * rng.uniform(0.85, 1.15), 0.032, 0.056))
     s["hue"] = [float(v) for v in rng.uniform(-0.035, 0.035, 3)]
     x = np.linspace(0, aspect, int(256 * aspect), dtype=F)
-    r, tries, floor = s["radius"], 0, 0.0
-    while floor <= 2.9 * r:                                     # where the disc has room above the skyline
-        if tries % 200 == 0:                                    # nowhere, it seems: lower mountains
+    r, tries, free = s["radius"], 0, False
+    while not free:                                             # the disc, whole and clear of the skyline
+        if tries % 200 == 0:                                    # it has no room, it seems: lower mountains
             s["relief"] *= 1.0 if tries == 0 else 0.85
             line = np.min([ridge(s, l, x, 128.0)[0] for l in range(s["layers"])], 0)
         tries += 1
-        sx = float(rng.uniform(1.3 * r, aspect - 1.3 * r))
-        floor = float(line[np.abs(x - sx) < 1.5 * r].min())
-    s["sun"] = [sx, float(rng.uniform(1.3 * r, floor - 1.4 * r))]
+        side, height = SIDES[rng.integers(3)], HEIGHTS[rng.choice(3, p=[0.2, 0.3, 0.5])]     # low ones often have no room
+        sx = aspect * side[3] + float(rng.uniform(-SPREAD, SPREAD))
+        sy = height[3] + float(rng.uniform(-SPREAD, SPREAD)) * 0.5
+        free = 1.3 * r < sy < float(line[np.abs(x - sx) < 1.5 * r].min()) - 1.4 * r
+    s["sun"] = [sx, sy]
     s["clouds"] = s["clouds"] and clouds_show(s)
     return s
 
@@ -172,9 +174,12 @@ def caption(s, rng):
     return text
 
 
-# Parts of the width and of the height, and how a caption calls them.
-SIDES = [(0.0, 0.36, "on the left"), (0.36, 0.64, "in the center"), (0.64, 1.0, "on the right")]
-HEIGHTS = [(0.0, 0.18, "high "), (0.18, 0.30, ""), (0.30, 0.55, "low ")]
+# Parts of the width and of the height, how a caption calls them, and where in them a disc stands.
+SIDES = [(0.0, 0.36, "on the left", 0.18), (0.36, 0.64, "in the center", 0.5), (0.64, 1.0, "on the right", 0.82)]
+HEIGHTS = [(0.0, 0.18, "high ", 0.11), (0.18, 0.30, "", 0.24), (0.30, 0.55, "low ", 0.37)]
+# A disc stands in the middle of such a part (the last number), give or take this much of the picture's height, half of it up and down: about
+# its radius. Had it the whole part, there would be a dozen places for it, and a small model that is in doubt draws something of two of them.
+SPREAD = 0.04
 
 
 def place(x, y):
@@ -187,8 +192,7 @@ def place_told(text, s):
     if ", the sun " not in text and ", the moon " not in text:
         return None
     side, height = place(s["sun"][0] / s["aspect"], s["sun"][1])
-    (x0, x1, _), (y0, y1, _) = SIDES[side], HEIGHTS[height]
-    return (x0 + x1) / 2, (x1 - x0) / 2 + s["radius"] / s["aspect"], (y0 + y1) / 2, (y1 - y0) / 2 + s["radius"]
+    return SIDES[side][3], (SPREAD + s["radius"]) / s["aspect"], HEIGHTS[height][3], SPREAD * 0.5 + s["radius"]
 
 
 # ---------------------------------------------------------------------------------------------- mountains
