@@ -14,8 +14,6 @@ import argparse
 import csv
 import multiprocessing
 import os
-import subprocess
-import sys
 
 import numpy as np
 
@@ -23,6 +21,7 @@ import discs
 import ground
 import pictures
 import plan
+import program
 import small_net
 from pictures import F, scenes
 
@@ -216,17 +215,18 @@ def tell(judged):
     print(f"no disc  {100 * np.mean([n == 0 for *_, n in judged]):5.1f} %")
 
 
+def judge_file(k, path):
+    return (plan.attributes(plan.scene(k)), *judge(pictures.read(path)))
+
+
 def render(args):
     """Renders, judges, writes adherence.csv; returns [(asked, found, discs)]."""
     os.makedirs(args.out, exist_ok=True)
     with open(os.path.join(args.out, "1x.yaml"), "w") as f:
         f.write(plan.job(os.path.abspath(args.model), "1x", args.count, args.steps, ["base"]))
-    done = subprocess.run([os.path.abspath(args.program), "--quiet", *(["--threads", str(args.threads)] if args.threads else []), "1x.yaml"], cwd=args.out)
-    if done.returncode != 0:
-        sys.exit(f"{args.program}: exit code {done.returncode}")
-    judged = []
-    for k in range(args.count):
-        judged.append((plan.attributes(plan.scene(k)), *judge(pictures.read(os.path.join(args.out, "1x", f"base.{k:03d}.png")))))
+    program.call(args, args.out, "1x.yaml")
+    with multiprocessing.Pool() as pool:
+        judged = pool.starmap(judge_file, [(k, os.path.join(args.out, "1x", f"base.{k:03d}.png")) for k in range(args.count)], chunksize=5)
     with open(os.path.join(args.out, "adherence.csv"), "w", newline="") as f:
         w = csv.writer(f)
         w.writerow(["seed", "discs"] + list(plan.VALUES) + ["asked " + a for a in plan.VALUES] + ["seen " + a for a in plan.VALUES])
@@ -239,12 +239,10 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("what", choices=["train", "check", "render"])
     p.add_argument("scenes", nargs="?", type=int, default=500)
-    p.add_argument("--program")
-    p.add_argument("--model", default=os.path.join(pictures.HERE, ".."))
+    program.add_options(p)
     p.add_argument("--out", default="adherence")
     p.add_argument("--count", type=int, default=200)
     p.add_argument("--steps", type=int, default=28)
-    p.add_argument("--threads", type=int, default=0)
     args = p.parse_args()
     if args.what == "train":
         train()

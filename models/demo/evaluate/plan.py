@@ -5,6 +5,8 @@ from pictures import scenes
 
 # name, width and height in px, of a model trained at 256
 SIZES = {"1x": (256, 256), "2x": (512, 512), "3x": (768, 768), "4x": (1024, 1024), "panorama": (1024, 256)}
+# The trained length, where it is not the model's own: it has seen pictures of one height up to 512 px wide.
+BASE_RESOLUTION = {"panorama": 512}
 
 METHODS = {
     "base": "{method: base}",
@@ -20,7 +22,7 @@ METHODS = {
 # steps of a render; prompts per method and size; true pictures per size (spectra) and for layouts; pictures, noise levels of
 # the loss; pictures of the adherence check. Seconds per picture on two free cores: 1x 0.4, 2x and panorama 1.2, 3x 3.5, 4x 8.
 BUDGETS = {
-    "full": dict(steps=28, prompts={"1x": 64, "2x": 64, "3x": 32, "4x": 20, "panorama": 64}, truth=24, layouts=256,
+    "full": dict(steps=20, prompts={"1x": 64, "2x": 40, "3x": 20, "4x": 8, "panorama": 40}, truth=24, layouts=256,
                  loss={"2x": 24, "3x": 8, "panorama": 16}, levels=10, adherence=200),
     "small": dict(steps=14, prompts={"1x": 16, "2x": 16, "3x": 6, "4x": 3, "panorama": 12}, truth=8, layouts=128,
                   loss={"2x": 6, "3x": 2, "panorama": 4}, levels=10, adherence=100),
@@ -62,11 +64,18 @@ def scene(k, aspect=1.0, salt=0):
     return scenes.sample_scene(np.random.default_rng([4100 + salt, k]), aspect)
 
 
+def defaults(size, text):
+    """The defaults of a job: these, the size, and its trained length."""
+    w, h = SIZES[size]
+    more = f", position: {{base_resolution: {BASE_RESOLUTION[size]}}}" if size in BASE_RESOLUTION else ""
+    return f"defaults: {{{text}, width: {w}, height: {h}{more}}}"
+
+
 def job(model, size, prompts, steps, methods):
     """Job file: every method on the same prompts and seeds."""
     w, h = SIZES[size]
     lines = [f"model: {model}", f"output: '{size}/{{name}}.png'", "precision: bf16",
-             f"defaults: {{steps: {steps}, guidance: {GUIDANCE}, width: {w}, height: {h}}}", "pictures:"]
+             defaults(size, f"steps: {steps}, guidance: {GUIDANCE}"), "pictures:"]
     for k in range(prompts):
         text = prompt(attributes(scene(k, w / h)))
         lines += [f"  - {{name: {m}.{k:03d}, seed: {k}, position: {METHODS[m]}, prompt: \"{text}\"}}" for m in methods]
@@ -94,7 +103,7 @@ def loss_job(model, size, count, levels, positions):
     """Job file of --loss: clean latents of true pictures, even noise levels; names are M<method>.<picture>."""
     w, h = SIZES[size]
     lines = [f"model: {model}", "output: '{name}.png'", "precision: bf16",
-             f"defaults: {{steps: {levels}, shift: 0, guidance: 1, width: {w}, height: {h}, noise: counter}}", "pictures:"]
+             defaults(size, f"steps: {levels}, shift: 0, guidance: 1, noise: counter"), "pictures:"]
     for k in range(count):
         text = prompt(attributes(scene(k, w / h, salt=3)))
         lines += [f"  - {{name: m{i:02d}.{k:03d}, seed: {k}, position: {p}, latents_in: clean/{size}.{k:03d}.safetensors, prompt: \"{text}\"}}"

@@ -1,6 +1,6 @@
 """The whole measurement: renders, draws the truth, measures, writes one CSV and docs/evidence.md from it.
 
-    run.py --program PATH [--model DIR] [--out DIR] [--budget full|small|smoke] [--threads N] [--csv FILE] [--doc FILE]
+    run.py --program PATH [--model DIR] [--out DIR] [--budget full|small|smoke] [--ranks N] [--threads N] [--csv FILE] [--doc FILE]
 
 Goes on where it stopped: finished pictures are skipped by the program itself, everything else is kept in --out. `full` takes
 under two hours on two free cores; `small` some ten minutes, with intervals as wide as that; `smoke` only shows that all parts work.
@@ -9,6 +9,7 @@ import argparse
 import csv
 import hashlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import encode
 import ground
 import pictures
 import plan
+import program
 import tables
 from pictures import F
 
@@ -37,17 +39,14 @@ def say(text):
 class Run:
     def __init__(self, args):
         self.a, self.budget, self.rows = args, plan.BUDGETS[args.budget], []
-        self.model, self.program = os.path.abspath(args.model), os.path.abspath(args.program)
+        self.model = os.path.abspath(args.model)
         os.makedirs(args.out, exist_ok=True)
 
     def path(self, *names):
         return os.path.join(self.a.out, *names)
 
     def call(self, *options):
-        threads = ["--threads", str(self.a.threads)] if self.a.threads else []
-        done = subprocess.run([self.program, "--quiet", *threads, *options], cwd=self.a.out)
-        if done.returncode != 0:
-            sys.exit(f"{self.program} {' '.join(options)}: exit code {done.returncode}; the same command goes on from here")
+        program.call(self.a, self.a.out, *options)
 
     def cached(self, name, make):
         """JSON of something that takes long, made once; under its name only when whole."""
@@ -88,23 +87,22 @@ class Run:
         for k, t in enumerate(thumbs):
             self.add("layout", size, "truth", k, {f"layout_{i}": round(float(v), 5) for i, v in enumerate((t - mean) @ basis.T)})
 
-        def look(img):
-            out = dict(discs=len(discs.find(img)), horizons=ground.horizons(img))
-            out.update({f"band_{i}": round(float(v), 4) for i, v in enumerate(bands(img))})
-            out.update({f"layout_{i}": round(float(v), 5) for i, v in enumerate((thumbnail(img) - mean) @ basis.T)})
-            return out
-
         def truth():
             say(f"{size}: {self.budget['truth']} true pictures")
-            return [look(pictures.draw(plan.scene(k, w / h, salt=5), h)) for k in range(self.budget["truth"])]
+            return self.together(look_at_scene, [(k, w / h, h, mean, basis) for k in range(self.budget["truth"])])
         for k, m in enumerate(self.cached(f"truth-{size}", truth)):
             self.add("picture", size, "truth", k, m)
         for method in methods_of(size):
             def rendered():
                 say(f"{size}: looking at {method}")
-                return [look(pictures.read(self.path(size, f"{method}.{k:03d}.png"))) for k in range(self.budget["prompts"][size])]
+                return self.together(look_at_file, [(self.path(size, f"{method}.{k:03d}.png"), mean, basis) for k in range(self.budget["prompts"][size])])
             for k, m in enumerate(self.cached(f"pictures-{size}-{method}-{self.budget['prompts'][size]}", rendered)):
                 self.add("picture", size, method, k, m)
+
+    @staticmethod
+    def together(look, items):
+        with multiprocessing.Pool() as pool:
+            return pool.starmap(look, items, chunksize=1)
 
     # ---- loss
 
@@ -146,8 +144,8 @@ class Run:
     def adherence(self):
         def make():
             say("prompts: rendering and judging")
-            return checker.shares(checker.render(argparse.Namespace(
-                program=self.program, model=self.model, out=self.path("adherence"), count=self.budget["adherence"], steps=28, threads=self.a.threads)))
+            return checker.shares(checker.render(argparse.Namespace(**dict(
+                vars(self.a), out=self.path("adherence"), count=self.budget["adherence"], steps=28))))
         for a, share in self.cached("adherence", make).items():
             self.add("adherence", "1x", "base", a, {"share": round(share, 4), "n": self.budget["adherence"]})
 
@@ -156,7 +154,7 @@ class Run:
         for name in ("transformer/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"):
             with open(os.path.join(self.model, name), "rb") as f:
                 h.update(f.read())
-        version = subprocess.run([self.program, "--version"], capture_output=True, text=True).stdout.strip()
+        version = subprocess.run([os.path.abspath(self.a.program), "--version"], capture_output=True, text=True).stdout.strip()
         self.add("run", "", "", "", {"budget": self.a.budget, "model": h.hexdigest()[:12], "program": version, "steps": self.budget["steps"],
                                      "guidance": plan.GUIDANCE, "date": time.strftime("%Y-%m-%d")})
 
@@ -192,17 +190,34 @@ def bands(img):
     return out
 
 
+def look(img, mean, basis):
+    """What is measured of one picture."""
+    out = dict(discs=len(discs.find(img)), horizons=ground.horizons(img))
+    out.update({f"band_{i}": round(float(v), 4) for i, v in enumerate(bands(img))})
+    out.update({f"layout_{i}": round(float(v), 5) for i, v in enumerate((thumbnail(img) - mean) @ basis.T)})
+    return out
+
+
+def look_at_file(path, mean, basis):
+    return look(pictures.read(path), mean, basis)
+
+
+def look_at_scene(k, aspect, height, mean, basis):
+    return look(pictures.draw(plan.scene(k, aspect, salt=5), height), mean, basis)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--program", required=True)
-    p.add_argument("--model", default=os.path.join(pictures.HERE, ".."))
+    program.add_options(p)
     p.add_argument("--out", default="evidence")
     p.add_argument("--budget", choices=list(plan.BUDGETS), default="full")
-    p.add_argument("--threads", type=int, default=0)
     root = os.path.join(pictures.HERE, "..", "..", "..")
     p.add_argument("--csv", default=os.path.join(root, "docs", "evidence.csv"))
     p.add_argument("--doc", default=os.path.join(root, "docs", "evidence.md"))
-    r = Run(p.parse_args())
+    args = p.parse_args()
+    if not args.program:
+        p.error("--program is missing")
+    r = Run(args)
     r.facts()
     r.tools()
     for size in r.budget["prompts"]:

@@ -155,7 +155,7 @@ def caption(s, rng):
     def pick(name):
         return WORDS[name][0] if rng.random() < 0.7 else WORDS[name][rng.integers(len(WORDS[name]))]
 
-    keep = rng.random(6) > (0.06 if rng.random() < 0.75 else 0.5)
+    keep = rng.random(6) > (0.06 if rng.random() < 0.9 else 0.5)
     disc = "moon" if s["time"] == "night" else "sun"
     side, height = place(s["sun"][0] / s["aspect"], s["sun"][1])
     peaks = "snowy peaks" if s["snow"] else "rocky peaks"
