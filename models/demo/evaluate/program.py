@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 
-def add_options(parser):
+def add_options(parser, required=False):
     here = os.path.dirname(os.path.abspath(__file__))
-    parser.add_argument("--program", help="path of dype-dist")
+    parser.add_argument("--program", required=required, help="path of dype-dist")
     parser.add_argument("--model", default=os.path.join(here, ".."))
     parser.add_argument("--ranks", type=int, default=len(os.sched_getaffinity(0)) if shutil.which("mpirun") else 1,
                         help="by default one per core where mpirun is installed: small pictures are rendered side by side")

@@ -208,16 +208,13 @@ def look_at_scene(k, aspect, height, mean, basis):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    program.add_options(p)
+    program.add_options(p, required=True)
     p.add_argument("--out", default="evidence")
     p.add_argument("--budget", choices=list(plan.BUDGETS), default="full")
     root = os.path.join(pictures.HERE, "..", "..", "..")
     p.add_argument("--csv", default=os.path.join(root, "docs", "evidence.csv"))
     p.add_argument("--doc", default=os.path.join(root, "docs", "evidence.md"))
-    args = p.parse_args()
-    if not args.program:
-        p.error("--program is missing")
-    r = Run(args)
+    r = Run(p.parse_args())
     r.facts()
     r.tools()
     for size in r.budget["prompts"]:
