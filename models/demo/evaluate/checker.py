@@ -85,7 +85,7 @@ def sky_residual(f, sky, disc):
     y = (np.arange(rows)[:, None] + 0.5) / rows * np.ones((1, cols))
     x = (np.arange(cols)[None] + 0.5) / rows * np.ones((rows, 1))
     keep = sky > 0.8
-    corner = scenes.smooth(0.10, 0.75, np.hypot(x * rows / cols - 0.5, 0.62 - y)).astype(np.float64)       # as scenes.grade has it
+    corner = scenes.upper_corners(x * rows / cols - 0.5, y)
     basis = [np.ones_like(y), y, y ** 2, y ** 3, y ** 4, corner, corner * y]
     if disc:
         d = np.hypot(x - disc[0], y - disc[1])

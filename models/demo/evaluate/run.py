@@ -45,9 +45,6 @@ class Run:
     def path(self, *names):
         return os.path.join(self.a.out, *names)
 
-    def call(self, *options):
-        program.call(self.a, self.a.out, *options)
-
     def cached(self, name, make):
         """JSON of something that takes long, made once; under its name only when whole."""
         path = self.path(name + ".json")
@@ -67,7 +64,7 @@ class Run:
     def render(self, size):
         with open(self.path(size + ".yaml"), "w") as f:
             f.write(plan.job(self.model, size, self.budget["prompts"][size], self.budget["steps"], methods_of(size)))
-        self.call(size + ".yaml")
+        program.call(self.a, self.a.out, size + ".yaml")
 
     def layouts(self, size):
         """Thumbnails of true scenes of this aspect: [n, 432]; composition does not depend on the size they are drawn at."""
@@ -124,7 +121,7 @@ class Run:
                 with open(self.path(stem + ".yaml"), "w") as f:
                     f.write(plan.loss_job(self.model, size, self.budget["loss"][size], self.budget["levels"], {name: position}))
                 say(f"{size}: loss of {name}")
-                self.call("--loss", stem + ".part.csv", stem + ".yaml")          # the program writes after each picture
+                program.call(self.a, self.a.out, "--loss", stem + ".part.csv", stem + ".yaml")          # the program writes after each picture
                 os.replace(self.path(stem + ".part.csv"), self.path(stem + ".csv"))
             with open(self.path(stem + ".csv")) as f:
                 for r in csv.DictReader(f):

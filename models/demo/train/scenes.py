@@ -371,14 +371,18 @@ def render(s, height, width=None):
     return np.clip(img, 0, 1)
 
 
+def upper_corners(u, y):
+    """From 0 to 1 towards the upper corners; u: from the middle, in widths of the picture; y: from the top, in heights."""
+    return smooth(0.10, 0.75, np.hypot(u, 0.62 - y))
+
+
 def grade(img, s, x, y, pal):
     """What a mood does to all colours: dramatic ones are deep, darker towards the upper corners; serene ones are soft and light; a mist
     lies over the lower half."""
     hz = F(s["horizon"])
     if s["mood"] == "dramatic":
         img = mix(img, img * img * (3 - 2 * img), np.full(img.shape[:2], 0.75, F))
-        u = (x / F(s["aspect"]) - F(0.5))[None, :]
-        return img * (1 - F(0.42) * smooth(0.10, 0.75, np.hypot(u, (F(0.62) - y)[:, None])))[..., None]
+        return img * (1 - F(0.42) * upper_corners((x / F(s["aspect"]) - F(0.5))[None], y[:, None]))[..., None]
     if s["mood"] == "serene":
         return F(0.10) + F(0.04) * pal["horizon"] + F(0.86) * img
     bank = F(0.5) * np.exp(-((y - hz) / F(0.10)) ** 2) + F(0.22) * smooth(0.0, 0.12, y - hz)
