@@ -17,16 +17,13 @@ import scenes
 
 STATE = os.environ.get("DEMO_STATE", "demo-state")
 SHARD = 250
-# Height and width of shard k. The first 48 have about 256 tokens, as the buckets of FLUX's training have one area; the next 12 are
-# wider and larger, so that neither the number of tokens nor that of columns is always the same; the last are panoramas.
+# Height and width of shard k. The first 48 have about 256 tokens, as the buckets of FLUX's training have one area; the rest are
+# wider and larger, so that neither the number of tokens nor that of columns is always the same.
 SHAPES = ((256, 256), (160, 384), (256, 256), (192, 320), (256, 256), (160, 384), (256, 256), (320, 192))
 WIDE, WIDE_SHAPES = 48, ((256, 512), (160, 512), (256, 384))
-PANORAMAS, PANORAMA_SHAPE = 60, (256, 768)
 
 
 def shape_of(k):
-    if k >= PANORAMAS:
-        return PANORAMA_SHAPE
     return SHAPES[k % len(SHAPES)] if k < WIDE else WIDE_SHAPES[k % len(WIDE_SHAPES)]
 
 
