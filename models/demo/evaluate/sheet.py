@@ -7,10 +7,10 @@ import argparse
 import os
 
 import numpy as np
-from PIL import Image
 
 import pictures
 import plan
+from pictures import tiles
 
 HEIGHT, GAP = 256, 12
 
@@ -22,13 +22,9 @@ def main():
     a.add_argument("--rows", type=int, default=4)
     a.add_argument("--columns", type=int, default=4)
     args = a.parse_args()
-    w, h = 2 * HEIGHT + GAP, HEIGHT + GAP
-    sheet = np.full((args.rows * h - GAP, args.columns * w - GAP, 3), 255, np.uint8)
-    for k in range(args.rows * args.columns):
-        y, x = k // args.columns * h, k % args.columns * w
-        for i, picture in enumerate((pictures.read(os.path.join(args.folder, "1x", f"base.{k:03d}.png")), pictures.draw(plan.scene(k), HEIGHT))):
-            sheet[y:y + HEIGHT, x + i * HEIGHT:x + (i + 1) * HEIGHT] = np.round(picture * 255)
-    Image.fromarray(sheet).save(args.out, optimize=True)
+    pairs = [np.concatenate([pictures.read(os.path.join(args.folder, "1x", f"base.{k:03d}.png")), pictures.draw(plan.scene(k), HEIGHT)], 1)
+             for k in range(args.rows * args.columns)]
+    tiles.save(args.out, [np.round(p * 255).astype(np.uint8) for p in pairs], args.columns, GAP)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ import sys
 
 import numpy as np
 import torch
-from PIL import Image
 from diffusers import AutoencoderKL
 from torch import multiprocessing
 
+import tiles
 from model import STATE, Model, sample
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -62,8 +62,7 @@ def main():
     print(f"{args.source}, {parts[0][0]} pictures seen; {len(rows)} prompts at {args.px} px, guidance {args.guidance:g}, true guidance {args.cfg:g}")
     checker.tell([judged for judged, _ in rows])
     if args.sheet:
-        pictures = [p for _, p in rows[:len(rows) // 8 * 8]]
-        Image.fromarray(np.concatenate([np.concatenate(pictures[i:i + 8], 1) for i in range(0, len(pictures), 8)])).save(args.sheet)
+        tiles.save(args.sheet, [p for _, p in rows], 8)
 
 
 if __name__ == "__main__":

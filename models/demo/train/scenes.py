@@ -459,7 +459,7 @@ def to_bytes(img):
 
 if __name__ == "__main__":
     import sys
-    from PIL import Image
+    import tiles
     count, height, seed, aspect, out = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5]
     rng = np.random.default_rng(seed)
     pictures = []
@@ -467,6 +467,4 @@ if __name__ == "__main__":
         scene = sample_scene(rng, aspect)
         pictures.append(to_bytes(render(scene, height)))
         print(n, caption(scene, rng))
-    per_row = max(1, min(count, 1536 // pictures[0].shape[1]))
-    pictures += [np.zeros_like(pictures[0])] * (-count % per_row)
-    Image.fromarray(np.concatenate([np.concatenate(pictures[i:i + per_row], 1) for i in range(0, len(pictures), per_row)])).save(out)
+    tiles.save(out, pictures, max(1, min(count, 1536 // pictures[0].shape[1])))

@@ -4,7 +4,8 @@ import argparse
 import numpy as np
 import torch
 from diffusers import FluxPipeline
-from PIL import Image
+
+import tiles
 
 PROMPTS = [
     "a serene mountain landscape at dawn with a lake, snowy peaks and a clear sky, the sun high on the left",
@@ -43,9 +44,7 @@ def main():
         p = pipe(PROMPTS[n % len(PROMPTS)], height=args.size, width=args.size, guidance_scale=args.guidance, num_inference_steps=args.steps,
                  max_sequence_length=32, generator=torch.Generator().manual_seed(args.seed + n), output_type="np", **true).images[0]
         pictures.append((p * 255 + 0.5).astype(np.uint8))
-    per_row = min(6, args.count)
-    pictures += [np.zeros_like(pictures[0])] * (-len(pictures) % per_row)
-    Image.fromarray(np.concatenate([np.concatenate(pictures[i:i + per_row], 1) for i in range(0, len(pictures), per_row)])).save(args.out)
+    tiles.save(args.out, pictures, min(6, args.count))
 
 
 if __name__ == "__main__":
