@@ -9,7 +9,6 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "train"))
 
 import scenes  # noqa: E402  (numpy only)
-import tiles  # noqa: E402,F401  (for those who import it from here, as scenes)
 
 F = np.float32
 

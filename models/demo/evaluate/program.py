@@ -4,11 +4,12 @@ import shutil
 import subprocess
 import sys
 
+from pictures import HERE
+
 
 def add_options(parser, required=False):
-    here = os.path.dirname(os.path.abspath(__file__))
     parser.add_argument("--program", required=required, help="path of dype-dist")
-    parser.add_argument("--model", default=os.path.join(here, ".."))
+    parser.add_argument("--model", default=os.path.join(HERE, ".."))
     parser.add_argument("--ranks", type=int, default=len(os.sched_getaffinity(0)) if shutil.which("mpirun") else 1,
                         help="by default one per core where mpirun is installed: small pictures are rendered side by side")
     parser.add_argument("--threads", type=int, default=0, help="of each rank; by default 1 where there are more ranks, else all cores")

@@ -10,7 +10,7 @@ import numpy as np
 
 import pictures
 import plan
-from pictures import tiles
+import tiles  # of ../train, which pictures has put on the path
 
 HEIGHT, GAP = 256, 12
 
