@@ -352,11 +352,11 @@ static void shipped_jobs_are_good(void **state)
         int width, height;
         size_t n_pictures;
     } rows[] = {
-        {"demo", "models/demo", 256, 256, 1},
+        {"demo", "models/demo", 768, 256, 1},
         {"panorama", "models/FLUX.1-Krea-dev", 8192, 2048, 1},
         {"4k", "models/FLUX.1-Krea-dev", 4096, 4096, 1},
         {"6k", "models/FLUX.1-Krea-dev", 6144, 6144, 1},
-        {"methods", "models/demo", 1024, 256, 8},
+        {"methods", "models/demo", 768, 256, 8},
         {"methods-flux", "models/FLUX.1-Krea-dev", 2048, 2048, 8},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -31,7 +31,6 @@ BATCH = {128: 64, 256: 32}
 PART = {128: 16, 256: 8}       # pictures that one process takes at a time
 CACHE = 64                     # compiled forms: shapes of pictures, with and without gradients
 EMPTY_CAPTIONS = 0.1
-WIDE_SHARE = 0.35              # of the parts are of the wide shapes: from them the model learns to tell where a picture ends
 MOST_GUIDANCE = 4.0
 DISC_WEIGHT, PLACE_WEIGHT = 4.0, 8.0
 SHOWN = {128: 0.4, 256: 0.6}   # noise levels under which a disc's own place is beyond doubt: at 256 px it is four times as many samples
@@ -62,8 +61,7 @@ class Pictures:
             self.look()
         self.drawn += 1
         have = range(len(self.latents[px]))
-        wide = have[data.WIDE:]
-        first = rng.choice(wide if wide and rng.random() < WIDE_SHARE else have[:data.WIDE])
+        first = rng.integers(len(have))
         alike = [k for k in have if data.shape_of(k) == data.shape_of(first)]
         z, captions, discs, places = [], [], [], []
         for _ in range(count):
