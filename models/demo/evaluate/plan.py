@@ -4,8 +4,8 @@ import numpy as np
 from pictures import scenes
 
 # name, width and height in px, of a model trained at 256
-SIZES = {"1x": (256, 256), "2x": (512, 512), "3x": (768, 768), "4x": (1024, 1024), "panorama": (1024, 256)}
-# The trained length, where it is not the model's own: it has seen pictures of one height up to 512 px wide.
+SIZES = {"1x": (256, 256), "2x": (512, 512), "3x": (768, 768), "4x": (1024, 1024), "panorama": (768, 256)}
+# The trained length, where it is not the model's own: it has seen pictures of this height up to 512 px wide.
 BASE_RESOLUTION = {"panorama": 512}
 
 METHODS = {
@@ -20,9 +20,9 @@ METHODS = {
 }
 
 # steps of a render; prompts per method and size; true pictures per size (spectra) and for layouts; pictures, noise levels of
-# the loss; pictures of the adherence check. Seconds per picture on two free cores: 1x 0.4, 2x and panorama 1.2, 3x 3.5, 4x 8.
+# the loss; pictures of the adherence check. Seconds per picture on two free cores: 1x 0.7, panorama 2, 2x 3, 3x 9, 4x 25.
 BUDGETS = {
-    "full": dict(steps=20, prompts={"1x": 64, "2x": 40, "3x": 20, "4x": 8, "panorama": 40}, truth=24, layouts=256,
+    "full": dict(steps=20, prompts={"1x": 64, "2x": 32, "3x": 12, "4x": 6, "panorama": 32}, truth=24, layouts=256,
                  loss={"2x": 24, "3x": 8, "panorama": 16}, levels=10, adherence=200),
     "small": dict(steps=14, prompts={"1x": 16, "2x": 16, "3x": 6, "4x": 3, "panorama": 12}, truth=8, layouts=128,
                   loss={"2x": 6, "3x": 2, "panorama": 4}, levels=10, adherence=100),

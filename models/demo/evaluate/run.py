@@ -1,4 +1,4 @@
-"""The whole measurement: renders, draws the truth, measures, writes one CSV and docs/evidence.md from it.
+"""The whole measurement: renders, draws the truth, measures, writes one CSV and, from it, docs/evidence.md with its drawings.
 
     run.py --program PATH [--model DIR] [--out DIR] [--budget full|small|smoke] [--ranks N] [--threads N] [--csv FILE] [--doc FILE]
 
@@ -24,6 +24,7 @@ import pictures
 import plan
 import program
 import tables
+import tiles  # of ../train, which pictures has put on the path
 from pictures import F
 
 BANDS = 9          # octaves of cycles per height: 1 to 2, 2 to 4, ...
@@ -145,6 +146,15 @@ class Run:
         for a, share in self.cached("adherence", make).items():
             self.add("adherence", "1x", "base", a, {"share": round(share, 4), "n": self.budget["adherence"]})
 
+    def sheet(self, size, prompts, height, per_row):
+        """The first prompts by every method, the true scene last, so high; beside the document."""
+        w, h = plan.SIZES[size]
+        cells = []
+        for k in range(prompts):
+            of_prompt = [pictures.read(self.path(size, f"{m}.{k:03d}.png")) for m in plan.METHODS] + [pictures.draw(plan.scene(k, w / h), h)]
+            cells += [np.round(pictures.resize(p, height) * 255).astype(np.uint8) for p in of_prompt]
+        tiles.save(os.path.join(os.path.dirname(os.path.abspath(self.a.doc)), f"evidence-{size}.png"), cells, per_row, 4)
+
     def facts(self):
         h = hashlib.sha256()
         for name in ("transformer/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"):
@@ -221,6 +231,8 @@ def main():
         r.loss(size)
     r.adherence()
     r.write()
+    r.sheet("2x", prompts=5, height=160, per_row=len(plan.METHODS) + 1)
+    r.sheet("panorama", prompts=3, height=128, per_row=3)
     tables.write(r.a.csv, r.a.doc)
 
 
