@@ -208,7 +208,8 @@ echo "scontrol requeue: $((SECONDS - started)) s"
 # The node dies: daemon, script and ranks at once. The other node takes the job.
 started=$SECONDS
 LAUNCH=srun OUT=loss submit --nodes=1 --ntasks-per-node=2 --output=loss.log "$root/slurm/render.sbatch" loss.yaml >loss.id
-await 30 steps_are_under_way loss || fail "loss: no steps"
+# Nobody tells these ranks: what they have saved is what there is.
+await 60 test -s loss/.dype-dist/loss.checkpoint || fail "loss: no checkpoint"
 node=$(scontrol show job "$(cat loss.id)" | grep -oE 'BatchHost=n[01]' | cut -d= -f2)
 slurm_lose_node "${node#n}" 2>/dev/null # the shell tells of its killed child
 start_again "$(cat loss.id)"
