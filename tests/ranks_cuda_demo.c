@@ -44,11 +44,6 @@ static json_t *rendered[N_RUNS][PICTURES_MAX]; /* events of the log */
 
 /* ---- the runs: before anything here starts MPI, which mpirun does not take twice */
 
-static int steps_of(const job_picture *p)
-{
-    return program_full() ? p->steps : SAMPLE_STEPS;
-}
-
 /* The shipped file, but for its precision, and for its steps in a sample. */
 static void write_job(const char *path, const char *precision)
 {
@@ -181,18 +176,18 @@ static void trail_open(trail *x, const model *m, const job_picture *p)
                                   x->g.cols, false));
     if (p->wrap == WRAP_HORIZONTAL) position_plan_close(&x->positions);
     rig_expect(schedule_open(&x->schedule, &(schedule_opts){
-        .config = m->scheduler, .shift = p->shift, .n_steps = steps_of(p), .n_image = x->g.n_image, .guidance = p->guidance,
+        .config = m->scheduler, .shift = p->shift, .n_steps = program_full() ? p->steps : SAMPLE_STEPS, .n_image = x->g.n_image, .guidance = p->guidance,
         .rounding = SCHEDULE_BF16}));
     x->n = (size_t)x->g.n_image * (size_t)c->in_channels;
     x->text = floats((size_t)x->n_text * (size_t)c->joint_attention_dim);
     x->pooled = floats((size_t)c->pooled_projection_dim);
     x->tables = floats(x->positions.n_floats);
-    x->t = floats((size_t)steps_of(p));
+    x->t = floats((size_t)x->schedule->n_steps);
     x->latents = floats(x->n);
     x->velocity = floats(x->n);
     read_dump(p->id, "text.t5", 0, 0, x->n_text, c->joint_attention_dim, x->text);
     read_dump(p->id, "text.clip", 0, 0, 1, c->pooled_projection_dim, x->pooled);
-    for (int i = 0; i < steps_of(p); i++) x->t[i] = x->schedule->steps[i].t_model;
+    for (int i = 0; i < x->schedule->n_steps; i++) x->t[i] = x->schedule->steps[i].t_model;
     rig_expect(noise_fill(&p->noise, p->seed, &x->g, c->in_channels / (PATCH * PATCH), 0, x->g.n_image, true, x->latents));
 }
 
@@ -243,7 +238,7 @@ static void judge_open(judge *j, const model *m, const comm_grid *grid, const tr
         .model = m, .grid = grid, .dev = j->dev, .compute = j->compute, .type = type}));
     flux_transformer_parity(j->transformer, type == DT_BF16);
     rig_expect(flux_transformer_prepare(j->transformer, &(flux_sequence){
-        .geometry = &x->g, .positions = &x->positions, .n_text = x->n_text, .n_steps = steps_of(x->job), .t = x->t,
+        .geometry = &x->g, .positions = &x->positions, .n_text = x->n_text, .n_steps = x->schedule->n_steps, .t = x->t,
         .guidance = x->schedule->guidance_model, .text = x->text, .pooled = x->pooled}));
     rig_expect(device_alloc(j->dev, x->n * sizeof(float), "latents", &j->latents));
     rig_expect(device_alloc(j->dev, x->n * sizeof(float), "velocity", &j->velocity));
@@ -282,10 +277,10 @@ static void check_steps(const model *m, const comm_grid *grid, size_t picture)
     judge  fp32, bf16;
     char   hex[SHA256_HEX];
     double ours = 0, reference = 0, worst = 0;
-    const int n_steps = steps_of(&demo->pictures[picture]);
     trail_open(&x, m, &demo->pictures[picture]);
     judge_open(&fp32, m, grid, &x, DT_F32);
     judge_open(&bf16, m, grid, &x, DT_BF16);
+    const int n_steps = x.schedule->n_steps;
     float *start = floats(x.n), *truth = floats(x.n), *half = floats(x.n);
     for (int step = 0; step < n_steps; step++) {
         trail_step(&x, m, step);

@@ -152,7 +152,7 @@ class Run:
         cells = []
         for k in range(prompts):
             of_prompt = [pictures.read(self.path(size, f"{m}.{k:03d}.png")) for m in plan.METHODS] + [pictures.draw(plan.scene(k, w / h), h)]
-            cells += [np.round(pictures.resize(p, height) * 255).astype(np.uint8) for p in of_prompt]
+            cells += [pictures.scenes.to_bytes(pictures.resize(p, height)) for p in of_prompt]
         tiles.save(os.path.join(os.path.dirname(os.path.abspath(self.a.doc)), f"evidence-{size}.png"), cells, per_row, 4)
 
     def facts(self):

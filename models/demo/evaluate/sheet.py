@@ -24,7 +24,7 @@ def main():
     args = a.parse_args()
     pairs = [np.concatenate([pictures.read(os.path.join(args.folder, "1x", f"base.{k:03d}.png")), pictures.draw(plan.scene(k), HEIGHT)], 1)
              for k in range(args.rows * args.columns)]
-    tiles.save(args.out, [np.round(p * 255).astype(np.uint8) for p in pairs], args.columns, GAP)
+    tiles.save(args.out, [pictures.scenes.to_bytes(p) for p in pairs], args.columns, GAP)
 
 
 if __name__ == "__main__":
