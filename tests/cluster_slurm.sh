@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # cluster_slurm.sh PROGRAM FOLDER: a real Slurm of two nodes on this machine runs slurm/*.sbatch. A job over both nodes, by
 # srun and by mpirun; one that is warned by the signal of its time limit, one that is requeued by hand, one whose node is
-# lost: each goes on where it stopped, and its PNG has the bytes of an unbroken run. The signals that reach the ranks of a step,
+# lost, one whose rank is killed: each goes on where it stopped, and its PNG has the bytes of an unbroken run. The signals that reach the ranks of a step,
 # Ctrl-C and scancel: saved, and gone on with on 1, 2 and 3 ranks. An array of four pictures, submitted by submit.sh; the
 # scaling benchmark. With DYPE_FULL=1 all signals, not one, and the time limit's is that of a real limit, not scancel's.
 set -euo pipefail
@@ -80,7 +80,7 @@ JOB
 for name in srun mpirun; do write_job $name 8; done
 write_job step 100 0 # no checkpoints but those of signals
 sed 's/every: 0/every: 2/' step.yaml >step-often.yaml
-for name in signal requeue loss; do write_job $name 250; done
+for name in signal requeue loss killed; do write_job $name 250; done
 # A warning ahead of the time limit comes after half a minute or so.
 if [ "${DYPE_FULL:-0}" = 1 ]; then write_job signal 1000; fi
 cat >array.yaml <<JOB
@@ -96,6 +96,7 @@ for name in srun step signal requeue array; do
 done
 cp alone/srun.png alone/mpirun.png
 cp alone/requeue.png alone/loss.png
+cp alone/requeue.png alone/killed.png
 
 # ---- both launchers, over both nodes
 
@@ -162,7 +163,7 @@ echo "signals to a step (${kinds[*]}), on 1, 2 and 3 ranks again: $((SECONDS - s
 started=$SECONDS
 for kind in cancelled told; do
     LAUNCH=srun OUT=$kind submit "${two[@]}" --output=$kind.log "$root/slurm/render.sbatch" step.yaml >$kind.id
-    await 30 steps_are_under_way $kind || fail "$kind: no steps"
+    await 30 steps_are_under_way $kind || fail "$kind: no steps: job is $(state "$(cat $kind.id)"): $(tail -5 $kind.log)"
     case $kind in
     cancelled) scancel "$(cat $kind.id)" ;;
     told)
@@ -185,7 +186,7 @@ if [ "${DYPE_FULL:-0}" = 1 ]; then limit=(--time=2 --signal=B:USR1@100); else li
 LAUNCH=mpirun OUT=signal submit "${two[@]}" "${limit[@]}" --output=signal.log "$root/slurm/render.sbatch" signal.yaml >signal.id
 # Slurm may be early with it: then it comes at one of the first steps.
 signal_steps() { steps_are_under_way signal || grep -qs "^== .*exit code 75" signal.log; }
-await 30 signal_steps || fail "signal: no steps"
+await 30 signal_steps || fail "signal: no steps: job is $(state "$(cat signal.id)"): $(tail -5 signal.log)"
 [ ${#limit[@]} -gt 0 ] || scancel --batch --signal=USR1 "$(cat signal.id)"
 await 70 grep -q "^== .*exit code" signal.log || fail "signal: the job goes on"
 grep -q "^== .*exit code 75" signal.log || fail "signal: $(grep '^== .*exit code' signal.log)"
@@ -198,7 +199,7 @@ echo "signal, exit code 75, requeue: $((SECONDS - started)) s"
 
 started=$SECONDS
 LAUNCH=srun OUT=requeue submit "${two[@]}" --output=requeue.log "$root/slurm/render.sbatch" requeue.yaml >requeue.id
-await 30 steps_are_under_way requeue || fail "requeue: no steps"
+await 30 steps_are_under_way requeue || fail "requeue: no steps: job is $(state "$(cat requeue.id)"): $(tail -5 requeue.log)"
 scontrol requeue "$(cat requeue.id)"
 start_again "$(cat requeue.id)"
 expect_done "$(cat requeue.id)" requeue
@@ -220,6 +221,20 @@ slurm_start_node "${node#n}"
 scontrol update nodename="$node" state=resume
 await 30 test "$(sinfo -h -t idle -o %D)" = 2 || fail "loss: $node does not come back"
 echo "loss of a node: $((SECONDS - started)) s"
+
+# ---- a killed rank
+
+# Memory runs out on one node, say. srun waits for the other rank as long as it is told; the other one waits for the dead.
+started=$SECONDS
+SLURM_WAIT=3 LAUNCH=srun OUT=killed submit "${two[@]}" --output=killed.log "$root/slurm/render.sbatch" killed.yaml >killed.id
+await 60 test -s killed/.dype-dist/killed.checkpoint || fail "killed: no checkpoint: $(tail -5 killed.log)"
+kill -9 "$(slurm_rank "$(cat killed.id)" 1)"
+await 30 ended "$(cat killed.id)" || fail "killed: the other rank stays: $(tail -5 killed.log)"
+grep -q '^== .*exit code 137' killed.log && is "$(cat killed.id)" FAILED || fail "killed: $(state "$(cat killed.id)"): $(tail -3 killed.log)"
+LAUNCH=srun OUT=killed submit "${two[@]}" --output=killed.second "$root/slurm/render.sbatch" killed.yaml >killed.id
+expect_done "$(cat killed.id)" killed
+grep -q 'goes on after step' killed.second || fail "killed: began anew"
+echo "a killed rank: $((SECONDS - started)) s"
 
 # ---- four pictures, four tasks, as the planner says
 

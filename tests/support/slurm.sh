@@ -80,6 +80,7 @@ CONF
     done
     echo "PartitionName=p Nodes=ALL Default=YES MaxTime=INFINITE State=UP" >>"$d/slurm.conf"
     export SLURM_CONF=$d/slurm.conf
+    export SLURM_PMIX_FENCE=tree # docs/pitfalls.md: without it one start in 500 crashes inside MPI_Init, on a machine at full load
     slurmctld -D -f "$d/slurm.conf" >"$d/log/slurmctld.out" 2>&1 &
     slurm_pids+=($!)
     for ((i = 0; i < n; i++)); do slurm_start_node $i; done
@@ -102,6 +103,13 @@ slurm_processes() {
     local ours
     ours=$(grep -lzx "SLURM_CONF=$slurm_folder/slurm.conf" /proc/[0-9]*/environ 2>/dev/null) || true
     [ -z "$ours" ] || grep -lzx "$1" $ours 2>/dev/null | cut -d/ -f3 || true
+}
+# The process of rank $2 of job $1: the one that the step started, or what it became.
+slurm_rank() {
+    local pid
+    for pid in $(slurm_processes "SLURM_JOB_ID=$1"); do
+        if grep -qzx "SLURM_PROCID=$2" "/proc/$pid/environ" && grep -qx dype-dist "/proc/$pid/comm"; then echo "$pid"; fi
+    done 2>/dev/null
 }
 slurm_job_is_gone() { [ -z "$(slurm_processes "SLURM_JOB_ID=$1")" ]; }
 
