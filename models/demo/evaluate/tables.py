@@ -345,7 +345,7 @@ def write(csv_path, doc_path):
     adherence = data["adherence", "1x", "base"]
     L += ["## Prompts", "",
           f"{int(next(iter(adherence.values()))['n'])} pictures at the training size, 28 steps, one seed each, none left out; what the checker finds of what was asked. The checker itself, on 500 true scenes "
-          "it was not fitted on (a cloudy sky whose clouds do not show counts as clear): right, and with the captions shuffled (in brackets what chance gives).", "",
+          "it was not fitted on (a cloudy sky whose clouds do not show counts as clear): right, and with the captions shuffled, the mean of 400 shuffles (in brackets what chance gives).", "",
           "| attribute | present, % of pictures | checker right, % | captions shuffled, % |", "|---|---|---|---|"]
     for a, m in adherence.items():
         t = data["tool", "", "checker"].get(a)
