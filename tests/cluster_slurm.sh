@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # cluster_slurm.sh PROGRAM FOLDER: a real Slurm of two nodes on this machine runs slurm/*.sbatch. A job over both nodes, by
 # srun and by mpirun; one that is warned by the signal of its time limit, one that is requeued by hand, one whose node is
-# lost, one whose rank is killed: each goes on where it stopped, and its PNG has the bytes of an unbroken run. The signals that reach the ranks of a step,
-# Ctrl-C and scancel: saved, and gone on with on 1, 2 and 3 ranks. An array of four pictures, submitted by submit.sh; the
-# scaling benchmark. With DYPE_FULL=1 all signals, not one, and the time limit's is that of a real limit, not scancel's.
+# lost, one whose rank is killed: each goes on where it stopped, and its PNG has the bytes of an unbroken run. The signals that
+# reach the ranks of a step, Ctrl-C and scancel: saved, and gone on with on 1, 2 and 3 ranks. An array of four pictures, submitted
+# by submit.sh; the scaling benchmark. With DYPE_FULL=1 all signals, not one, and the time limit's is that of a real limit, not
+# scancel's.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 program=$1 folder=$(realpath "$2")
@@ -52,6 +53,8 @@ start_again() {
     await 30 started_again "$1" || fail "job $1 does not start: $(scontrol show job "$1" | grep -oE 'Reason=[A-Za-z_]+')"
 }
 started_again() { ! is "$1" PENDING; }
+# fail_job JOB WHAT: with its state and the end of its log.
+fail_job() { fail "$1: $2: job is $(state "$(cat "$1.id")"): $(tail -5 "$1.log")"; }
 steps_are_under_way() { grep -qE "step ([3-9]|[1-9][0-9]+)/" "$1.log" 2>/dev/null; }
 # expect_saved FOLDER PICTURE: its latent is there, the picture is not.
 expect_saved() {
@@ -163,7 +166,7 @@ echo "signals to a step (${kinds[*]}), on 1, 2 and 3 ranks again: $((SECONDS - s
 started=$SECONDS
 for kind in cancelled told; do
     LAUNCH=srun OUT=$kind submit "${two[@]}" --output=$kind.log "$root/slurm/render.sbatch" step.yaml >$kind.id
-    await 30 steps_are_under_way $kind || fail "$kind: no steps: job is $(state "$(cat $kind.id)"): $(tail -5 $kind.log)"
+    await 30 steps_are_under_way $kind || fail_job $kind "no steps"
     case $kind in
     cancelled) scancel "$(cat $kind.id)" ;;
     told)
@@ -186,7 +189,7 @@ if [ "${DYPE_FULL:-0}" = 1 ]; then limit=(--time=2 --signal=B:USR1@100); else li
 LAUNCH=mpirun OUT=signal submit "${two[@]}" "${limit[@]}" --output=signal.log "$root/slurm/render.sbatch" signal.yaml >signal.id
 # Slurm may be early with it: then it comes at one of the first steps.
 signal_steps() { steps_are_under_way signal || grep -qs "^== .*exit code 75" signal.log; }
-await 30 signal_steps || fail "signal: no steps: job is $(state "$(cat signal.id)"): $(tail -5 signal.log)"
+await 30 signal_steps || fail_job signal "no steps"
 [ ${#limit[@]} -gt 0 ] || scancel --batch --signal=USR1 "$(cat signal.id)"
 await 70 grep -q "^== .*exit code" signal.log || fail "signal: the job goes on"
 grep -q "^== .*exit code 75" signal.log || fail "signal: $(grep '^== .*exit code' signal.log)"
@@ -199,7 +202,7 @@ echo "signal, exit code 75, requeue: $((SECONDS - started)) s"
 
 started=$SECONDS
 LAUNCH=srun OUT=requeue submit "${two[@]}" --output=requeue.log "$root/slurm/render.sbatch" requeue.yaml >requeue.id
-await 30 steps_are_under_way requeue || fail "requeue: no steps: job is $(state "$(cat requeue.id)"): $(tail -5 requeue.log)"
+await 30 steps_are_under_way requeue || fail_job requeue "no steps"
 scontrol requeue "$(cat requeue.id)"
 start_again "$(cat requeue.id)"
 expect_done "$(cat requeue.id)" requeue
@@ -210,7 +213,7 @@ echo "scontrol requeue: $((SECONDS - started)) s"
 started=$SECONDS
 LAUNCH=srun OUT=loss submit --nodes=1 --ntasks-per-node=2 --output=loss.log "$root/slurm/render.sbatch" loss.yaml >loss.id
 # Nobody tells these ranks: what they have saved is what there is.
-await 60 test -s loss/.dype-dist/loss.checkpoint || fail "loss: no checkpoint"
+await 60 test -s loss/.dype-dist/loss.checkpoint || fail_job loss "no checkpoint"
 node=$(scontrol show job "$(cat loss.id)" | grep -oE 'BatchHost=n[01]' | cut -d= -f2)
 slurm_lose_node "${node#n}" 2>/dev/null # the shell tells of its killed child
 start_again "$(cat loss.id)"
@@ -227,10 +230,10 @@ echo "loss of a node: $((SECONDS - started)) s"
 # Memory runs out on one node, say. srun waits for the other rank as long as it is told; the other one waits for the dead.
 started=$SECONDS
 SLURM_WAIT=3 LAUNCH=srun OUT=killed submit "${two[@]}" --output=killed.log "$root/slurm/render.sbatch" killed.yaml >killed.id
-await 60 test -s killed/.dype-dist/killed.checkpoint || fail "killed: no checkpoint: $(tail -5 killed.log)"
-kill -9 "$(slurm_rank "$(cat killed.id)" 1)"
-await 30 ended "$(cat killed.id)" || fail "killed: the other rank stays: $(tail -5 killed.log)"
-grep -q '^== .*exit code 137' killed.log && is "$(cat killed.id)" FAILED || fail "killed: $(state "$(cat killed.id)"): $(tail -3 killed.log)"
+await 60 test -s killed/.dype-dist/killed.checkpoint || fail_job killed "no checkpoint"
+kill -9 $(slurm_processes "SLURM_JOB_ID=$(cat killed.id)" SLURM_PROCID=1) || fail_job killed "no second rank"
+await 30 ended "$(cat killed.id)" || fail_job killed "the other rank stays"
+grep -q '^== .*exit code 137' killed.log && is "$(cat killed.id)" FAILED || fail_job killed "not failed by 137"
 LAUNCH=srun OUT=killed submit "${two[@]}" --output=killed.second "$root/slurm/render.sbatch" killed.yaml >killed.id
 expect_done "$(cat killed.id)" killed
 grep -q 'goes on after step' killed.second || fail "killed: began anew"

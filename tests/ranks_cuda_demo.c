@@ -38,19 +38,20 @@ static const struct run {
 enum { CPU_FP32, GPU_FP32, CPU_BF16, GPU_BF16, N_RUNS };
 
 static char    dir[TEMPDIR_PATH];
-static job    *demo;                            /* as it ships */
+static job    *demo;                            /* as it is rendered; precision is that of the first run */
 static size_t  n_pictures;                      /* that are rendered */
 static json_t *rendered[N_RUNS][PICTURES_MAX]; /* events of the log */
 
 /* ---- the runs: before anything here starts MPI, which mpirun does not take twice */
 
 /* The shipped file, but for its precision, and for its steps in a sample. */
-static void write_job(const char *path, const char *precision)
+static void write_job(const struct run *r)
 {
-    char  line[4096];
+    char  line[4096], path[2 * TEMPDIR_PATH];
+    snprintf(path, sizeof(path), "%s/%s.yaml", dir, r->name);
     FILE *in = fopen(JOB, "re"), *out = fopen(path, "we");
     assert_true(in != NULL && out != NULL);
-    fprintf(out, "precision: %s\n", precision);
+    fprintf(out, "precision: %s\n", r->precision);
     while (fgets(line, sizeof(line), in) != NULL)
         if (!program_full() && strncmp(line, "  steps:", 8) == 0) fprintf(out, "  steps: %d\n", SAMPLE_STEPS);
         else if (strncmp(line, "precision:", 10) != 0) fputs(line, out);
@@ -70,11 +71,9 @@ static void render(int number)
     char              path[2 * TEMPDIR_PATH], environment[2 * TEMPDIR_PATH], *arguments = NULL;
     size_t            n = 0, i;
     json_t           *found;
-    snprintf(path, sizeof(path), "%s/%s.yaml", dir, r->name);
-    write_job(path, r->precision);
     snprintf(environment, sizeof(environment), "LD_LIBRARY_PATH='%s' VGPU_DEVICES=%d", VGPU_DIR, N_GPUS);
     assert_true(asprintf(&arguments,
-                         "'%s' --model '%s' --out %s --log-json %s.json --dump 'text.*' --dump dit.velocity --backend %s %s %s", path,
+                         "%s.yaml --model '%s' --out %s --log-json %s.json --dump 'text.*' --dump dit.velocity --backend %s %s %s", r->name,
                          MODEL, r->name, r->name, r->gpu ? "cuda --threads 1" : "cpu", program_full() ? "" : "--only",
                          program_full() ? "" : demo->pictures[0].id) > 0);
     program_start(&run, dir, r->gpu ? environment : NULL, r->gpu ? N_GPUS : 1, LIMIT_S, arguments);
@@ -176,18 +175,18 @@ static void trail_open(trail *x, const model *m, const job_picture *p)
                                   x->g.cols, false));
     if (p->wrap == WRAP_HORIZONTAL) position_plan_close(&x->positions);
     rig_expect(schedule_open(&x->schedule, &(schedule_opts){
-        .config = m->scheduler, .shift = p->shift, .n_steps = program_full() ? p->steps : SAMPLE_STEPS, .n_image = x->g.n_image, .guidance = p->guidance,
+        .config = m->scheduler, .shift = p->shift, .n_steps = p->steps, .n_image = x->g.n_image, .guidance = p->guidance,
         .rounding = SCHEDULE_BF16}));
     x->n = (size_t)x->g.n_image * (size_t)c->in_channels;
     x->text = floats((size_t)x->n_text * (size_t)c->joint_attention_dim);
     x->pooled = floats((size_t)c->pooled_projection_dim);
     x->tables = floats(x->positions.n_floats);
-    x->t = floats((size_t)x->schedule->n_steps);
+    x->t = floats((size_t)p->steps);
     x->latents = floats(x->n);
     x->velocity = floats(x->n);
     read_dump(p->id, "text.t5", 0, 0, x->n_text, c->joint_attention_dim, x->text);
     read_dump(p->id, "text.clip", 0, 0, 1, c->pooled_projection_dim, x->pooled);
-    for (int i = 0; i < x->schedule->n_steps; i++) x->t[i] = x->schedule->steps[i].t_model;
+    for (int i = 0; i < p->steps; i++) x->t[i] = x->schedule->steps[i].t_model;
     rig_expect(noise_fill(&p->noise, p->seed, &x->g, c->in_channels / (PATCH * PATCH), 0, x->g.n_image, true, x->latents));
 }
 
@@ -238,7 +237,7 @@ static void judge_open(judge *j, const model *m, const comm_grid *grid, const tr
         .model = m, .grid = grid, .dev = j->dev, .compute = j->compute, .type = type}));
     flux_transformer_parity(j->transformer, type == DT_BF16);
     rig_expect(flux_transformer_prepare(j->transformer, &(flux_sequence){
-        .geometry = &x->g, .positions = &x->positions, .n_text = x->n_text, .n_steps = x->schedule->n_steps, .t = x->t,
+        .geometry = &x->g, .positions = &x->positions, .n_text = x->n_text, .n_steps = x->job->steps, .t = x->t,
         .guidance = x->schedule->guidance_model, .text = x->text, .pooled = x->pooled}));
     rig_expect(device_alloc(j->dev, x->n * sizeof(float), "latents", &j->latents));
     rig_expect(device_alloc(j->dev, x->n * sizeof(float), "velocity", &j->velocity));
@@ -280,9 +279,8 @@ static void check_steps(const model *m, const comm_grid *grid, size_t picture)
     trail_open(&x, m, &demo->pictures[picture]);
     judge_open(&fp32, m, grid, &x, DT_F32);
     judge_open(&bf16, m, grid, &x, DT_BF16);
-    const int n_steps = x.schedule->n_steps;
     float *start = floats(x.n), *truth = floats(x.n), *half = floats(x.n);
-    for (int step = 0; step < n_steps; step++) {
+    for (int step = 0; step < x.job->steps; step++) {
         trail_step(&x, m, step);
         for (size_t i = 0; i < x.n; i++) start[i] = bf16_round(x.latents[i]); /* as a bf16 run of the reference has them */
         judge_step(&fp32, &x, step, start, truth);
@@ -291,13 +289,13 @@ static void check_steps(const model *m, const comm_grid *grid, size_t picture)
         char         label[160];
         snprintf(label, sizeof(label), "%s: velocity of step %d", x.job->id, step);
         rig_check_bf16(label, x.velocity, half, truth, x.n);
-        ours += mine / n_steps;
-        reference += theirs / n_steps;
+        ours += mine / x.job->steps;
+        reference += theirs / x.job->steps;
         worst = fmax(worst, mine / theirs);
         trail_advance(&x, step);
     }
     print_message("  %s: %d steps in bf16: mean error against fp32 %.2e, the reference's %.2e; largest ratio %.2f\n", x.job->id,
-                  n_steps, ours, reference, worst);
+                  x.job->steps, ours, reference, worst);
     rig_expect(sha256_of(x.latents, x.n * sizeof(float), hex));
     assert_string_equal(hex, text_of(rendered[GPU_BF16][picture], "latents_sha256"));
     free(start);
@@ -325,8 +323,15 @@ static void in_bf16_each_step_is_as_good_as_the_reference(void **state)
 
 static int open_job(void **state)
 {
+    char path[2 * TEMPDIR_PATH];
     (void)state;
-    if (tempdir_open(dir) != ST_OK || job_open(&demo, JOB, NULL) != ST_OK) {
+    if (tempdir_open(dir) != ST_OK) {
+        print_error("%s\n", err_text());
+        return -1;
+    }
+    for (int i = 0; i < N_RUNS; i++) write_job(&runs[i]);
+    snprintf(path, sizeof(path), "%s/%s.yaml", dir, runs[0].name);
+    if (job_open(&demo, path, &(job_opts){.model = MODEL}) != ST_OK) {
         print_error("%s\n", err_text());
         return -1;
     }

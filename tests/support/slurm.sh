@@ -98,18 +98,14 @@ slurm_start_node() { # the number of a node
     echo $! >"$slurm_folder/slurmd$1.job"
 }
 
-# Processes that Slurm started here and that have NAME=VALUE in their environment.
+# Processes that Slurm started here and that have each NAME=VALUE in their environment.
 slurm_processes() {
-    local ours
-    ours=$(grep -lzx "SLURM_CONF=$slurm_folder/slurm.conf" /proc/[0-9]*/environ 2>/dev/null) || true
-    [ -z "$ours" ] || grep -lzx "$1" $ours 2>/dev/null | cut -d/ -f3 || true
-}
-# The process of rank $2 of job $1: the one that the step started, or what it became.
-slurm_rank() {
-    local pid
-    for pid in $(slurm_processes "SLURM_JOB_ID=$1"); do
-        if grep -qzx "SLURM_PROCID=$2" "/proc/$pid/environ" && grep -qx dype-dist "/proc/$pid/comm"; then echo "$pid"; fi
-    done 2>/dev/null
+    local found value
+    found=$(grep -lzx "SLURM_CONF=$slurm_folder/slurm.conf" /proc/[0-9]*/environ 2>/dev/null) || true
+    for value; do
+        [ -z "$found" ] || found=$(grep -lzx "$value" $found 2>/dev/null) || true
+    done
+    [ -z "$found" ] || cut -d/ -f3 <<<"$found"
 }
 slurm_job_is_gone() { [ -z "$(slurm_processes "SLURM_JOB_ID=$1")" ]; }
 
